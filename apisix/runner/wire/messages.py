@@ -1,0 +1,370 @@
+"""Messages: the schema's tables as Python values, whole frames in and out.
+
+Rules that live here: slot numbers and types of apache/apisix `ext-plugin.fbs` (unchanged since 2023; fields were only
+ever appended); what is required where the schema requires nothing (an entry's name, a union's value); absent and empty
+told apart, None standing for absent. Every ``encode_*`` returns a whole frame, every ``decode_*`` takes one and raises
+WireError on anything malformed, never anything else.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from apisix.runner.wire.flatbuf import (
+    Pair,
+    Table,
+    TableParts,
+    bytes_part,
+    pairs_part,
+    root_part,
+    root_table,
+    table_parts,
+    text_part,
+)
+from apisix.runner.wire.frame import FrameType, WireError, frame_header
+
+METHODS = (
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "OPTIONS",
+    "PROPFIND",
+    "PROPPATCH",
+    "LOCK",
+    "UNLOCK",
+    "PATCH",
+    "TRACE",
+)
+"""Names of the methods by their number in the schema."""
+
+
+class ErrorCode(IntEnum):
+    """`A6.Err.Code`. Only CONF_TOKEN_NOT_FOUND makes the gateway prepare again; the others are final."""
+
+    BAD_REQUEST = 0
+    SERVICE_UNAVAILABLE = 1
+    CONF_TOKEN_NOT_FOUND = 2
+
+
+class InfoKind(IntEnum):
+    """What an ExtraInfo asks for: the union's type byte."""
+
+    VAR = 1
+    REQ_BODY = 2
+    RESP_BODY = 3
+
+
+class PrepareConfReq(NamedTuple):
+    """`A6.PrepareConf.Req`: plugins in order of execution; `key` is None before APISIX 2.9."""
+
+    conf: list[Pair] | None
+    key: str | None
+
+
+class Stop(NamedTuple):
+    """`A6.HTTPReqCall.Stop`: answer the client now. Status 0 means 200 (but does not stop on 2.7)."""
+
+    status: int = 0
+    headers: Sequence[Pair] | None = None
+    body: bytes | None = None
+
+
+class Rewrite(NamedTuple):
+    """`A6.HTTPReqCall.Rewrite`: what to change before the request goes on. A value of None deletes."""
+
+    path: str | None = None
+    headers: Sequence[Pair] | None = None
+    args: Sequence[Pair] | None = None
+    resp_headers: Sequence[Pair] | None = None
+    body: bytes | None = None
+
+
+class HTTPReqCallResp(NamedTuple):
+    """`A6.HTTPReqCall.Resp`: no action lets the request pass unchanged."""
+
+    id: int
+    action: Stop | Rewrite | None = None
+
+
+class ExtraInfoReq(NamedTuple):
+    """`A6.ExtraInfo.Req`: `name` is the variable's, for InfoKind.VAR only."""
+
+    kind: InfoKind
+    name: str | None = None
+
+
+class HTTPRespCallResp(NamedTuple):
+    """`A6.HTTPRespCall.Resp`: status 0 leaves the upstream's, no headers and no body likewise."""
+
+    id: int
+    status: int = 0
+    headers: Sequence[Pair] | None = None
+    body: bytes | None = None
+
+
+class HTTPReqCallReq:
+    """`A6.HTTPReqCall.Req`: `id` and `conf_token` are read at once, the rest when touched.
+
+    Raises:
+        WireError: from the constructor or from any attribute, where the frame is malformed there.
+    """
+
+    __slots__ = ("_table", "conf_token", "id")
+
+    def __init__(self, frame: bytes) -> None:
+        table = root_table(frame, "HTTPReqCall.Req")
+        self._table = table
+        self.id = table.u32(0, "id")
+        self.conf_token = table.u32(6, "conf_token")
+
+    @property
+    def src_ip(self) -> bytes:
+        """The client's address, 4 or 16 bytes; empty where absent."""
+        return self._table.bytes(1, "src_ip") or b""
+
+    @property
+    def method(self) -> int:
+        """Number of the method, an index into METHODS (checked)."""
+        method = self._table.u8(2, "method")
+        if method >= len(METHODS):
+            problem = f"expected a method number below {len(METHODS)}, got {method}"
+            raise WireError("HTTPReqCall.Req.method", self._table.at(2), problem)
+        return method
+
+    @property
+    def path(self) -> str | None:
+        """The path without query."""
+        return self._table.text(3, "path")
+
+    @property
+    def args(self) -> list[Pair] | None:
+        """The query's arguments; None as a value is an argument without ``=``."""
+        return self._table.pairs(4, "args")
+
+    @property
+    def headers(self) -> list[Pair] | None:
+        """The request's headers."""
+        return self._table.pairs(5, "headers")
+
+
+class HTTPRespCallReq:
+    """`A6.HTTPRespCall.Req`: `id`, `status` and `conf_token` are read at once, the headers when touched.
+
+    Raises:
+        WireError: from the constructor or from `headers`, where the frame is malformed there.
+    """
+
+    __slots__ = ("_table", "conf_token", "id", "status")
+
+    def __init__(self, frame: bytes) -> None:
+        table = root_table(frame, "HTTPRespCall.Req")
+        self._table = table
+        self.id = table.u32(0, "id")
+        self.status = table.u16(1, "status")
+        self.conf_token = table.u32(3, "conf_token")
+
+    @property
+    def headers(self) -> list[Pair] | None:
+        """The upstream's headers, names as it wrote them."""
+        return self._table.pairs(2, "headers")
+
+
+def _pack(type: FrameType, table: TableParts) -> bytes:
+    start, parts = table
+    body = (root_part(start), *parts)
+    return b"".join((frame_header(type, sum(map(len, body))), *body))
+
+
+def _pairs(pairs: Sequence[Pair] | None) -> bytes | None:
+    return None if pairs is None else pairs_part(pairs)
+
+
+def _text(text: str | None) -> bytes | None:
+    return None if text is None else text_part(text)
+
+
+def _bytes(value: bytes | None) -> bytes | None:
+    return None if value is None else bytes_part(value)
+
+
+@lru_cache(8)
+def encode_error(code: int) -> bytes:
+    """`A6.Err.Resp`, which always has type 0: an error sent with the request's own type reads as "no action"."""
+    return _pack(FrameType.ERROR, table_parts(("B", int(code))))
+
+
+def decode_error(frame: bytes) -> int:
+    """The code of an `A6.Err.Resp`; codes that ErrorCode does not know are returned as they are."""
+    return root_table(frame, "Err.Resp").u8(0, "code")
+
+
+def encode_prepare_conf_req(conf: Sequence[Pair] | None, key: str | None) -> bytes:
+    """`A6.PrepareConf.Req`, the gateway's side."""
+    return _pack(FrameType.PREPARE_CONF, table_parts(("O", _pairs(conf)), ("O", _text(key))))
+
+
+def decode_prepare_conf_req(frame: bytes) -> PrepareConfReq:
+    """The plugins of a route, and its key."""
+    table = root_table(frame, "PrepareConf.Req")
+    return PrepareConfReq(table.pairs(0, "conf"), table.text(1, "key"))
+
+
+def encode_prepare_conf_resp(conf_token: int) -> bytes:
+    """`A6.PrepareConf.Resp`. `conf_token` is a u32."""
+    return _pack(FrameType.PREPARE_CONF, table_parts(("I", conf_token)))
+
+
+def decode_prepare_conf_resp(frame: bytes) -> int:
+    """The conf token."""
+    return root_table(frame, "PrepareConf.Resp").u32(0, "conf_token")
+
+
+def encode_http_req_call_req(
+    id: int,
+    src_ip: bytes,
+    method: int,
+    path: str | None,
+    args: Sequence[Pair] | None,
+    headers: Sequence[Pair] | None,
+    conf_token: int,
+) -> bytes:
+    """`A6.HTTPReqCall.Req`, the gateway's side. `method` is an index into METHODS."""
+    table = table_parts(
+        ("I", id),
+        ("O", bytes_part(src_ip)),
+        ("B", method),
+        ("O", _text(path)),
+        ("O", _pairs(args)),
+        ("O", _pairs(headers)),
+        ("I", conf_token),
+    )
+    return _pack(FrameType.HTTP_REQ_CALL, table)
+
+
+decode_http_req_call_req = HTTPReqCallReq
+
+
+def encode_http_req_call_resp(id: int, action: Stop | Rewrite | None = None) -> bytes:
+    """`A6.HTTPReqCall.Resp`.
+
+    Args:
+        id: the call's, 0 included.
+        action: None lets the request pass unchanged.
+
+    Raises:
+        WireError: the answer is larger than a frame can be.
+
+    Example:
+        >>> encode_http_req_call_resp(7, Stop(403, body=b"no")).hex()[:8]
+        '0200004c'
+    """
+    if action is None:
+        return _pack(FrameType.HTTP_REQ_CALL, table_parts(("I", id)))
+    if isinstance(action, Stop):
+        kind = 1
+        inner = table_parts(("H", action.status), ("O", _pairs(action.headers)), ("O", _bytes(action.body)))
+    else:
+        kind = 2
+        inner = table_parts(
+            ("O", _text(action.path)),
+            ("O", _pairs(action.headers)),
+            ("O", _pairs(action.args)),
+            ("O", _pairs(action.resp_headers)),
+            ("O", _bytes(action.body)),
+        )
+    return _pack(FrameType.HTTP_REQ_CALL, table_parts(("I", id), ("B", kind), ("O", inner)))
+
+
+def decode_http_req_call_resp(frame: bytes) -> HTTPReqCallResp:
+    """The runner's answer, read by a gateway."""
+    table = root_table(frame, "HTTPReqCall.Resp")
+    id = table.u32(0, "id")
+    kind = table.u8(1, "action_type")
+    if kind == 0:
+        return HTTPReqCallResp(id, None)
+    if kind not in (1, 2):
+        problem = f"expected Stop (1) or Rewrite (2), got {kind}"
+        raise WireError("HTTPReqCall.Resp.action_type", table.at(1), problem)
+    inner = table.table(2, "action", "HTTPReqCall.Stop" if kind == 1 else "HTTPReqCall.Rewrite")
+    if inner is None:
+        raise WireError("HTTPReqCall.Resp.action", table.position, f"action type {kind} has no value")
+    if kind == 1:
+        return HTTPReqCallResp(id, Stop(inner.u16(0, "status"), inner.pairs(1, "headers"), inner.bytes(2, "body")))
+    rewrite = Rewrite(
+        inner.text(0, "path"),
+        inner.pairs(1, "headers"),
+        inner.pairs(2, "args"),
+        inner.pairs(3, "resp_headers"),
+        inner.bytes(4, "body"),
+    )
+    return HTTPReqCallResp(id, rewrite)
+
+
+def encode_extra_info_req(kind: InfoKind, name: str | None = None) -> bytes:
+    """`A6.ExtraInfo.Req`: ask the gateway, while a call is open. `name` is the variable's."""
+    info = table_parts(("O", _text(name))) if kind == InfoKind.VAR else table_parts()
+    return _pack(FrameType.EXTRA_INFO, table_parts(("B", int(kind)), ("O", info)))
+
+
+def decode_extra_info_req(frame: bytes) -> ExtraInfoReq:
+    """What the runner asks for, read by a gateway."""
+    table = root_table(frame, "ExtraInfo.Req")
+    number = table.u8(0, "info_type")
+    if not 1 <= number <= 3:
+        problem = f"expected Var (1), ReqBody (2) or RespBody (3), got {number}"
+        raise WireError("ExtraInfo.Req.info_type", table.at(0) or table.position, problem)
+    kind = InfoKind(number)
+    info = table.table(1, "info", f"ExtraInfo.{kind.name}")
+    if info is None:
+        raise WireError("ExtraInfo.Req.info", table.position, f"info type {kind.name} has no value")
+    if kind is not InfoKind.VAR:
+        return ExtraInfoReq(kind)
+    name = info.text(0, "name")
+    if name is None:
+        raise WireError("ExtraInfo.Var.name", info.position, "a variable has a name, this one has none")
+    return ExtraInfoReq(kind, name)
+
+
+def encode_extra_info_resp(result: bytes | None) -> bytes:
+    """`A6.ExtraInfo.Resp`, the gateway's side: None is "not set"."""
+    return _pack(FrameType.EXTRA_INFO, table_parts(("O", _bytes(result))))
+
+
+def decode_extra_info_resp(frame: bytes) -> bytes | None:
+    """What the gateway knows: None is "not set", empty is set and empty."""
+    return root_table(frame, "ExtraInfo.Resp").bytes(0, "result")
+
+
+def encode_http_resp_call_req(id: int, status: int, headers: Sequence[Pair] | None, conf_token: int) -> bytes:
+    """`A6.HTTPRespCall.Req`, the gateway's side."""
+    table = table_parts(("I", id), ("H", status), ("O", _pairs(headers)), ("I", conf_token))
+    return _pack(FrameType.HTTP_RESP_CALL, table)
+
+
+decode_http_resp_call_req = HTTPRespCallReq
+
+
+def encode_http_resp_call_resp(
+    id: int, status: int = 0, headers: Sequence[Pair] | None = None, body: bytes | None = None
+) -> bytes:
+    """`A6.HTTPRespCall.Resp`.
+
+    Raises:
+        WireError: the answer is larger than a frame can be.
+    """
+    table = table_parts(("I", id), ("H", status), ("O", _pairs(headers)), ("O", _bytes(body)))
+    return _pack(FrameType.HTTP_RESP_CALL, table)
+
+
+def decode_http_resp_call_resp(frame: bytes) -> HTTPRespCallResp:
+    """The runner's answer in the response phase, read by a gateway."""
+    table = root_table(frame, "HTTPRespCall.Resp")
+    return HTTPRespCallResp(
+        table.u32(0, "id"), table.u16(1, "status"), table.pairs(2, "headers"), table.bytes(3, "body")
+    )
