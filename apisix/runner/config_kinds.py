@@ -1,0 +1,170 @@
+"""The kinds of values that settings have: how each is read from text, shown as text, and described.
+
+Rules:
+- A reader gets text and returns the value, or raises ValueError; the error's text, if any, is what was expected
+  in place of the kind's own description.
+- `show` gives text that `read` accepts.
+- A setting takes one text, unless its kind says `many`.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+SOCKET_PATH_LIMIT = 107
+"""Bytes that fit into `sockaddr_un.sun_path` on Linux, less the closing NUL."""
+
+
+def _unchanged(value: Any, base: Path) -> object:
+    return value
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """How values of one kind are read, shown and described."""
+
+    metavar: str
+    expected: str
+    read: Callable[[Sequence[str]], object]
+    show: Callable[[Any], str] = str
+    many: bool = False
+    settle: Callable[[Any, Path], object] = _unchanged
+    """Completes a value that depends on the folder where it was written; raises ValueError with the whole reason."""
+
+
+def _one(metavar: str, expected: str, read: Callable[[str], object], show: Callable[[Any], str] = str) -> Kind:
+    return Kind(metavar=metavar, expected=expected, read=lambda texts: read(texts[0]), show=show)
+
+
+def _expect(condition: bool, expected: str = "") -> None:
+    if not condition:
+        raise ValueError(expected)
+
+
+def whole(minimum: int, maximum: int) -> Kind:
+    """A whole number from `minimum` to `maximum`, both included."""
+
+    def read(text: str) -> int:
+        _expect(re.fullmatch("[0-9]{1,18}", text) is not None)
+        number = int(text)
+        _expect(minimum <= number <= maximum)
+        return number
+
+    return _one("N", f"a whole number from {minimum} to {maximum}", read)
+
+
+def seconds(*, more_than: float | None = None, less_than: float = math.inf) -> Kind:
+    """A finite number of seconds; 0 is the least where `more_than` is not given."""
+    expected = "seconds, 0 or more" if more_than is None else f"seconds, more than {more_than:g}"
+    if less_than != math.inf:
+        expected += f" and less than {less_than:g}"
+
+    def read(text: str) -> float:
+        _expect(re.fullmatch(r"[0-9]+(\.[0-9]*)?", text, re.ASCII) is not None)
+        number = float(text)
+        _expect((number >= 0 if more_than is None else number > more_than) and number < less_than)
+        return number
+
+    return _one("SECONDS", expected, read, lambda number: f"{number:.15g}")
+
+
+def choice(*choices: str) -> Kind:
+    """One of a few words."""
+    expected = ", ".join(choices[:-1]) + " or " + choices[-1]
+
+    def read(text: str) -> str:
+        _expect(text in choices)
+        return text
+
+    return _one("|".join(choices), expected, read)
+
+
+_UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def size(minimum: int) -> Kind:
+    """A number of bytes, plain or with KiB, MiB or GiB."""
+
+    def show(number: int) -> str:
+        unit = max((name for name, factor in _UNITS.items() if number % factor == 0), key=lambda name: _UNITS[name])
+        return f"{number // _UNITS[unit]}{unit}"
+
+    def read(text: str) -> int:
+        match = re.fullmatch("([0-9]{1,15}) ?(KiB|MiB|GiB|)", text)
+        if match is None:
+            raise ValueError
+        number = int(match[1]) * _UNITS[match[2]]
+        _expect(number >= minimum)
+        return number
+
+    return _one("BYTES", f"bytes, as 268435456 or 256MiB, at least {show(minimum)}", read, show)
+
+
+def octal() -> Kind:
+    """Permissions in octal, always with the leading 0 that says so."""
+
+    def read(text: str) -> int:
+        _expect(re.fullmatch("0o?[0-7]{3}", text) is not None)
+        return int(text.replace("o", ""), 8)
+
+    return _one("MODE", "octal permissions from 0000 to 0777, as 0666", read, lambda mode: f"{mode:04o}")
+
+
+def socket_path() -> Kind:
+    """The absolute path of a unix socket, with or without `unix:` before it."""
+
+    def read(text: str) -> Path:
+        path = text.removeprefix("unix:")
+        _expect(path.startswith("/") and not path.endswith("/") and "\0" not in path)
+        length = len(os.fsencode(path))
+        _expect(
+            length <= SOCKET_PATH_LIMIT,
+            f"a path of at most {SOCKET_PATH_LIMIT} bytes (the kernel's limit for unix sockets; this one has {length})",
+        )
+        return Path(path)
+
+    return _one("PATH", "the absolute path of a unix socket, as unix:/tmp/runner.sock", read)
+
+
+def version() -> Kind:
+    """An APISIX version as three numbers, or None for `unknown`."""
+
+    def read(text: str) -> tuple[int, int, int] | None:
+        if text == "unknown":
+            return None
+        match = re.fullmatch(r"([0-9]{1,4})\.([0-9]{1,4})(?:\.([0-9]{1,4}))?", text, re.ASCII)
+        if match is None:
+            raise ValueError
+        return int(match[1]), int(match[2]), int(match[3] or 0)
+
+    def show(numbers: tuple[int, int, int] | None) -> str:
+        return ".".join(map(str, numbers)) if numbers else "unknown"
+
+    return _one("VERSION", "an APISIX version as 3.18.0, or unknown", read, show)
+
+
+def folders() -> Kind:
+    """One folder or several; those in a flag are given one by one, those in a variable with colons between."""
+
+    def read(texts: Sequence[str]) -> tuple[Path, ...]:
+        _expect(bool(texts) and all(text and "\0" not in text for text in texts))
+        return tuple(Path(text) for text in texts)
+
+    def settle(paths: tuple[Path, ...], base: Path) -> tuple[Path, ...]:
+        absolute = tuple(Path(os.path.abspath(base / path)) for path in paths)
+        for path in absolute:
+            _expect(path.is_dir(), f"expected a folder, but {path} is none; create it or name another")
+        return absolute
+
+    return Kind(
+        metavar="FOLDER",
+        expected="one folder or more",
+        read=read,
+        show=lambda paths: os.pathsep.join(map(str, paths)),
+        many=True,
+        settle=settle,
+    )
