@@ -1,0 +1,73 @@
+# Needs only python3, 3.11 or newer (or name another: make PYTHON=/path/to/python3 TARGET).
+# Installs into the active virtual environment, else into ./.venv, which it creates.
+
+PYTHON ?= python3
+VENV := $(if $(and $(VIRTUAL_ENV),$(wildcard $(VIRTUAL_ENV)/bin/python)),$(VIRTUAL_ENV),.venv)
+RUN := $(VENV)/bin/python
+# A virtual environment may serve several clones: the stamps are this clone's own.
+STAMP := $(VENV)/.apisix-runner-$(firstword $(shell pwd -P | cksum))
+FUZZ_MUTATIONS ?= 1000000
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev test lint fuzz bench clean
+
+help:
+	@echo "make install   install the runner, ready to be started by APISIX"
+	@echo "make dev       try it: runner, gateway and upstream in one command, no APISIX needed"
+	@echo "make test      all tests, with coverage"
+	@echo "make lint      ruff, mypy, layers"
+	@echo "make fuzz      mutated frames against the wire codec (FUZZ_MUTATIONS=$(FUZZ_MUTATIONS))"
+	@echo "make bench     CPU per request and throughput"
+	@echo "make clean     remove what the others made, .venv included"
+
+install: $(STAMP)-install
+	@echo "Installed into $(VENV). Start it: APISIX_LISTEN_ADDRESS=unix:/tmp/runner.sock python3 apisix/main.py start"
+
+dev: $(STAMP)-install
+	@exec $(RUN) -m apisix.runner dev
+
+test: $(STAMP)-dev
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
+
+lint: $(STAMP)-dev
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+fuzz: $(STAMP)-dev
+	FUZZ_MUTATIONS=$(FUZZ_MUTATIONS) $(RUN) -m pytest tests/wire -k fuzz
+
+bench: $(STAMP)-dev
+	$(RUN) benchmarks/run.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov benchmarks/build
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+PIP = $(RUN) -m pip --disable-pip-version-check
+
+$(STAMP)-install: pyproject.toml | $(RUN)
+	@echo "Installing the runner into $(VENV) ..."
+	@$(PIP) install --quiet --editable '.[all]'
+	@touch $@
+
+$(STAMP)-dev: pyproject.toml | $(RUN)
+	@echo "Installing the runner and its development tools into $(VENV) ..."
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(STAMP)-install
+
+OTHER_PYTHON = or name another: make PYTHON=/path/to/python3
+
+$(RUN):
+	@$(PYTHON) -c '' 2>/dev/null || \
+		{ echo "make: expected Python 3.11 or newer, but $(PYTHON) does not run; install it, $(OTHER_PYTHON)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: expected Python 3.11 or newer, got $$($(PYTHON) --version 2>&1); install it, $(OTHER_PYTHON)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "make: $(PYTHON) has no venv module; install it (on Debian and Ubuntu: python3-venv), $(OTHER_PYTHON)" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
