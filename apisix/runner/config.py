@@ -130,9 +130,14 @@ class Row(msgspec.Struct, frozen=True):
     flag: str
 
     @property
+    def keyword(self) -> str:
+        """Its name where only an identifier will do: `socket_file`."""
+        return self.name.replace(".", "_")
+
+    @property
     def variable(self) -> str:
         """The environment variable that sets it: `APISIX_RUNNER_SOCKET_FILE`."""
-        return "APISIX_RUNNER_" + self.name.upper().replace(".", "_")
+        return "APISIX_RUNNER_" + self.keyword.upper()
 
     @property
     def default_text(self) -> str:

@@ -1,0 +1,121 @@
+"""The command line: `apisix-runner start`, `config` and `dev`.
+
+Rules:
+- The flags of `start` and `config` are the settings' own (config.py); nothing here declares one a second time.
+- A command that is called wrongly ends with exit code 2 (click's way); a runner that cannot start, with 3 and one line.
+- A command imports what it needs when it runs: help and a failed start are quick, the supervisor stays small.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from apisix.runner import __version__, config
+from apisix.runner.errors import StartError
+
+GATEWAY_EXTRA = "aiohttp"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command that `arguments` (without them, those of the process) ask for, and exit with its code."""
+    try:
+        group.main(arguments, prog_name="apisix-runner")
+    except StartError as error:
+        _complain(str(error))
+        sys.exit(StartError.exit_code)
+
+
+@click.group(context_settings={"max_content_width": 120})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def group() -> None:
+    """Runs plugins for Apache APISIX that are written in Python."""
+
+
+def settings_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` a flag for each setting, and `--config`; it gets them as keyword arguments."""
+    for row in reversed(config.ROWS.values()):
+        option = click.option(
+            row.flag,
+            row.keyword,
+            metavar=row.kind.metavar,
+            multiple=row.kind.many,
+            help=f"{row.help}.  [{row.variable}; default: {row.default_text}]",
+        )
+        command = option(command)
+    file_help = (
+        f"Where the settings not given here are read from.  [{config.FILE_VARIABLE}; default: the packaged file]"
+    )
+    return click.option("--config", "config_file", metavar="FILE", help=file_help)(command)
+
+
+@group.command()
+@settings_flags
+@click.option("--reload", is_flag=True, help="Load plugins anew when their files change.")
+def start(config_file: str | None, reload: bool, **flags: Any) -> None:
+    """Listen for APISIX and run plugins until told to stop.
+
+    A flag wins over an environment variable, that over the config file, that over the default.
+    """
+    settings = config.load(_given(flags), os.environ, _path(config_file))
+
+    from apisix.runner import logs
+    from apisix.runner.server import supervisor
+
+    logs.setup(settings.logging.level, settings.logging.format)
+    sys.exit(supervisor.run(settings, reload=reload))
+
+
+@group.command("config")
+@settings_flags
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def show_config(config_file: str | None, as_json: bool, **flags: Any) -> None:
+    """Print each setting's value and where it came from."""
+    resolved = config.resolve(_given(flags), os.environ, _path(config_file))
+    problems = [one.problem for one in resolved if one.problem]
+    if as_json:
+        listing = {one.row.name: {"value": _text(one), "origin": one.origin} for one in resolved}
+        click.echo(json.dumps(listing, indent=2))
+    else:
+        width = max(len(one.row.name) for one in resolved)
+        value_width = max(len(_text(one) or "?") for one in resolved)
+        for one in resolved:
+            line = f"{one.row.name:{width}}  {_text(one) or '?':{value_width}}  {one.origin}"
+            click.echo(line.encode("utf-8", "backslashreplace"))
+    for problem in problems:
+        _complain(problem)
+    sys.exit(StartError.exit_code if problems else 0)
+
+
+@group.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def dev(arguments: tuple[str, ...]) -> None:
+    """Try plugins without APISIX: runner, gateway and upstream in one."""
+    try:
+        from apisix.runner.gateway.command import dev as command
+    except ModuleNotFoundError as error:
+        if error.name != GATEWAY_EXTRA:
+            raise
+        raise StartError(f"dev needs {error.name}; install it: pip install 'apisix-runner[gateway]'") from None
+    command.main(list(arguments), prog_name="apisix-runner dev")
+
+
+def _given(flags: dict[str, Any]) -> config.Flags:
+    """The flags that were given, by the names of their settings."""
+    return {row.name: flags[row.keyword] for row in config.ROWS.values() if flags[row.keyword] not in (None, ())}
+
+
+def _path(config_file: str | None) -> Path | None:
+    return None if config_file is None else Path(config_file)
+
+
+def _text(one: config.Resolved) -> str | None:
+    return None if one.problem else one.row.kind.show(one.value)
+
+
+def _complain(problem: str) -> None:
+    sys.stderr.write(f"apisix-runner: {' '.join(problem.split())}\n")
