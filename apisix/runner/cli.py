@@ -97,11 +97,12 @@ def dev(arguments: tuple[str, ...]) -> None:
     """Try plugins without APISIX: runner, gateway and upstream in one."""
     try:
         from apisix.runner.gateway.command import dev as command
+
+        command.main(arguments, prog_name="apisix-runner dev")
     except ModuleNotFoundError as error:
         if error.name != GATEWAY_EXTRA:
             raise
         raise StartError(f"dev needs {error.name}; install it: pip install 'apisix-runner[gateway]'") from None
-    command.main(list(arguments), prog_name="apisix-runner dev")
 
 
 def _given(flags: dict[str, Any]) -> config.Flags:

@@ -140,9 +140,7 @@ def _message(record: logging.LogRecord) -> str:
 def _traces(record: logging.LogRecord) -> dict[str, str]:
     traces = {}
     if record.exc_info and record.exc_info[0]:
-        record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
-    if record.exc_text:
-        traces["traceback"] = record.exc_text
+        traces["traceback"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
     if record.stack_info:
         traces["stack"] = record.stack_info
     return traces
