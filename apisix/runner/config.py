@@ -1,7 +1,7 @@
 """Settings: what they are, and where their values come from.
 
-The structs below are the one place that declares a setting: its name, type, default and help. The flags of
-`apisix-runner start`, the environment names, the listing of `apisix-runner config` and the documentation derive from them.
+The structs below are the one place that declares a setting: its name, type, default and help. From them derive the
+flags of `apisix-runner start`, the environment names, the listing of `apisix-runner config` and the documentation.
 
 Rules:
 - A flag wins over an environment variable, that over the config file, that over the default.
