@@ -1,0 +1,1 @@
+"""Your plugins: every file here is loaded when the runner starts."""

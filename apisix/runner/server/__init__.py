@@ -1,0 +1,1 @@
+"""The running server: sockets, threads, processes, confs, and what happens to a frame."""

@@ -102,6 +102,11 @@ class FrameBuffer:
         """Bytes that are held and not yet taken."""
         return len(self._data)
 
+    @property
+    def first_byte(self) -> int | None:
+        """The type byte of the frame that comes next, or None while nothing of it is there."""
+        return self._data[0] if self._data else None
+
     def feed(self, data: bytes) -> None:
         """Add bytes as they came from the socket."""
         self._data += data

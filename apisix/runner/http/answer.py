@@ -1,0 +1,117 @@
+"""From what plugins did to a request and a response to the answer that the gateway gets.
+
+Rules that live here (APISIX ext-plugin/init.lua, `rpc_handlers`):
+- Nothing changed is no action; a changed field is sent, an unchanged one is not.
+- A rewritten request header has one value: of repeated names the gateway takes the last. So several are joined.
+- Names of rewritten request headers go out in lower case: 3.17 and older cache them as written.
+- Before 3.16 a path without arguments in the same answer loses the query. One argument, as it was, keeps them all.
+- In post-req, arguments without a path are lost once the path was rewritten. The path goes with them.
+- A Stop always has a status: on 2.7 status 0 without a body does not stop.
+- Headers that frame a message are never sent: they would be those of another message.
+"""
+
+from apisix.runner.http.request import UNSENDABLE, Request
+from apisix.runner.http.response import Response
+from apisix.runner.wire.flatbuf import Pair
+from apisix.runner.wire.messages import Rewrite, Stop
+
+Version = tuple[int, int, int]
+PATH_KEEPS_QUERY: Version = (3, 16, 0)
+
+
+def stop_action(response: Response) -> Stop:
+    """The answer to the client, of a plugin that said stop."""
+    headers = response.touched_headers
+    pairs = [pair for pair in headers.pairs() if pair[0].lower() not in UNSENDABLE] if headers else None
+    return Stop(response.new_status or 200, pairs or None, response.raw_body)
+
+
+def rewrite_action(request: Request, response: Response, version: Version | None, post_req: bool) -> Rewrite | None:
+    """What changes before the request goes on; None where nothing does.
+
+    Args:
+        request: as the plugins left it.
+        response: its headers are added to the client's response.
+        version: the gateway's, None where it is not known.
+        post_req: the call comes from ext-plugin-post-req.
+    """
+    path = request.new_path
+    args = _changed_args(request)
+    if path is not None and not args and (version is None or version < PATH_KEEPS_QUERY):
+        args = _one_argument_as_it_was(request)
+    elif args and path is None and post_req:
+        path = request.path
+    headers = _changed_headers(request)
+    added = response.touched_headers
+    resp_headers: list[Pair] | None = list(added.pairs()) if added else None
+    body = request.new_body
+    if path is None and not args and not headers and not resp_headers and body is None:
+        return None
+    return Rewrite(path, headers or None, args or None, resp_headers, body)
+
+
+RESPONSE_UNSENDABLE = frozenset({"connection", "transfer-encoding"})
+NO_BODY_STATUSES = frozenset({204, 304})
+PLACEHOLDER = b"\n"
+
+
+def response_changed(response: Response) -> bool:
+    """Whether anything about an upstream's response was changed."""
+    headers = response.touched_headers
+    return bool(response.new_status or response.raw_body is not None or (headers is not None and headers.changed))
+
+
+def response_parts(response: Response, method: str | None) -> tuple[int, list[Pair], bytes | None]:
+    """Status, headers and body of the answer in the response phase.
+
+    All headers are sent, changed or not: with none the gateway drops Content-Type and nine others, and one alone
+    would replace them all. Where the client gets no body anyway (204, 304, HEAD) a placeholder keeps the gateway
+    from calling the upstream a second time, whose answer would win over this one (ext-plugin-post-resp.lua).
+
+    Args:
+        response: as the plugins left it.
+        method: the request's, None where it is not known.
+    """
+    body = response.raw_body
+    left_out = RESPONSE_UNSENDABLE
+    if body is not None:
+        left_out = left_out | {"content-length", "content-encoding"}
+    elif response.status_code in NO_BODY_STATUSES:
+        left_out = left_out | {"content-length"}
+        body = PLACEHOLDER
+    elif method == "HEAD":
+        body = PLACEHOLDER
+    headers: list[Pair] = [pair for pair in response.headers.pairs() if pair[0].lower() not in left_out]
+    return response.new_status, headers, body
+
+
+def _changed_headers(request: Request) -> list[Pair]:
+    headers = request.touched_headers
+    if headers is None:
+        return []
+    changed: list[Pair] = []
+    for name, values in headers.changes():
+        if values is None:
+            changed.append((name, None))
+        else:
+            changed.append((name, ("; " if name == "cookie" else ", ").join(values)))
+    return changed
+
+
+def _changed_args(request: Request) -> list[Pair]:
+    args = request.touched_args
+    if args is None:
+        return []
+    changed: list[Pair] = []
+    for name, values in args.changes():
+        if values is None:
+            changed.append((name, None))
+        else:
+            changed.extend((name, value) for value in values)
+    return changed
+
+
+def _one_argument_as_it_was(request: Request) -> list[Pair]:
+    for name in request.args:
+        return [(name, value) for value in request.args.getall(name)]
+    return []

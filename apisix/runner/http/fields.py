@@ -1,0 +1,257 @@
+"""Headers and arguments: mappings with several values a name, which remember what was changed.
+
+Rules that live here:
+- `fields[name]` is the first value; `getall` gives every one; `add` appends; assignment replaces all of a name.
+- Headers know no case; the name that is kept is the one written last. Arguments are exact.
+- An answer carries only what changed: `changes` compares with what the gateway sent, so setting a value to what it
+  was costs nothing, and deleting is told apart from never having been there.
+- A wrong name or value raises at the line that sets it, since the gateway would fail later and far away.
+- Printing headers does not print secrets.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+
+from apisix.runner.wire.flatbuf import Pair
+
+_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_breaks_line = re.compile(r"[\r\n\0]").search
+_known_names: set[str] = set()
+_MOST_KNOWN_NAMES = 1024
+
+SECRET_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "apikey", "x-auth-token"}
+)
+"""Headers whose values are never printed."""
+
+FieldsLike = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+def check_header_name(name: str) -> None:
+    """Check a header's name (RFC 9110, token).
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is empty or has a character that a header's name cannot have.
+    """
+    if name in _known_names:
+        return
+    if not isinstance(name, str):
+        raise TypeError(f"a header's name must be str, got {name!r}")
+    if not _is_token(name):
+        raise ValueError(f"{name!r} cannot be a header's name: expected letters, digits and !#$%&'*+-.^_`|~ only")
+    if len(_known_names) < _MOST_KNOWN_NAMES:
+        _known_names.add(name)
+
+
+def check_header_value(name: str, value: str) -> None:
+    """Check a header's value: one line of text.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it holds CR, LF or NUL.
+    """
+    if not isinstance(value, str):
+        hint = f"; to remove it: del headers[{name!r}]" if value is None else f"; write str({value!r}) if that is meant"
+        raise TypeError(f"header {name!r} must be set to str, got {type(value).__name__}{hint}")
+    if _breaks_line(value):
+        raise ValueError(f"header {name!r} cannot hold CR, LF or NUL: that would begin another header")
+
+
+class Fields(MutableMapping[str, str]):
+    """What headers and arguments have in common.
+
+    Args:
+        pairs: names and values in order, as the gateway sent them; a value of None reads as empty.
+    """
+
+    __slots__ = ("_before", "_names", "_values")
+
+    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
+        self._names: dict[str, str] = {}
+        self._before: dict[str, list[str] | None] = {}
+        values: dict[str, list[str]] = {}
+        self._values = values
+        for name, value in pairs:
+            key = self._key(name)
+            known = values.get(key)
+            if known is None:
+                values[key] = [value or ""]
+                if key != name:
+                    self._names[key] = name
+            else:
+                known.append(value or "")
+
+    # What the kinds of fields do in their own way.
+
+    def _key(self, name: str) -> str:
+        return name
+
+    def _check(self, name: str, value: str) -> None:
+        raise NotImplementedError
+
+    # Reading.
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[self._key(name)][0]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._key(name) in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        names = self._names
+        return iter([names.get(key, key) for key in self._values]) if names else iter(list(self._values))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def getall(self, name: str) -> list[str]:
+        """Every value of a name, in order; an empty list where there is none.
+
+        Example:
+            >>> Args([("tag", "a"), ("tag", "b")]).getall("tag")
+            ['a', 'b']
+        """
+        return list(self._values.get(self._key(name), ()))
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every name with every value, in order; a name stands once for each of its values."""
+        names = self._names
+        return [(names.get(key, key), value) for key, values in self._values.items() for value in values]
+
+    # Writing.
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._check(name, value)
+        self._write(name, [value])
+
+    def __delitem__(self, name: str) -> None:
+        key = self._key(name)
+        values = self._values.pop(key)
+        self._before.setdefault(key, values)
+        self._names.pop(key, None)
+
+    def add(self, name: str, value: str) -> None:
+        """Append a value to a name, keeping those it has.
+
+        Raises:
+            TypeError: name or value is not a str.
+            ValueError: the name or the value cannot be sent.
+        """
+        self._check(name, value)
+        self._write(name, [*self._values.get(self._key(name), ()), value])
+
+    def setall(self, name: str, values: Iterable[str]) -> None:
+        """Replace a name's values by several; none at all removes the name.
+
+        Raises:
+            TypeError: name or a value is not a str.
+            ValueError: the name or a value cannot be sent.
+        """
+        new = [values] if isinstance(values, str) else list(values)
+        for value in new:
+            self._check(name, value)
+        if new:
+            self._write(name, new)
+        elif name in self:
+            del self[name]
+
+    def replace(self, fields: FieldsLike) -> None:
+        """Make these the only fields: what is not among them is removed.
+
+        Args:
+            fields: a mapping, other fields (every value is taken), or pairs of name and value.
+        """
+        new: dict[str, tuple[str, list[str]]] = {}
+        for name, value in pairs_of(fields):
+            self._check(name, value)
+            new.setdefault(self._key(name), (name, []))[1].append(value)
+        for key in [key for key in self._values if key not in new]:
+            del self[key]
+        for name, values in new.values():
+            self._write(name, values)
+
+    def _write(self, name: str, values: list[str]) -> None:
+        key = self._key(name)
+        self._before.setdefault(key, self._values.get(key))
+        self._values[key] = values
+        if key != name:
+            self._names[key] = name
+        else:
+            self._names.pop(key, None)
+
+    # What changed.
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything differs from what the gateway sent."""
+        return any(self._values.get(key) != before for key, before in self._before.items())
+
+    def changes(self) -> list[tuple[str, list[str] | None]]:
+        """Names whose values differ from what the gateway sent, with the new values; None where it was removed."""
+        return [(key, self._values.get(key)) for key, before in self._before.items() if self._values.get(key) != before]
+
+
+def pairs_of(fields: FieldsLike) -> Iterable[tuple[str, str]]:
+    """Names and values of a mapping, of other fields (every value of a name), or of pairs.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(fields, Fields):
+        return fields.pairs()
+    if isinstance(fields, Mapping):
+        return fields.items()
+    if isinstance(fields, str) or not isinstance(fields, Iterable):
+        raise TypeError(f"expected a mapping or pairs of name and value, got {type(fields).__name__}")
+    return fields
+
+
+class Headers(Fields):
+    """Headers of a request or a response: names without case.
+
+    Example:
+        >>> headers = Headers([("content-type", "text/html")])
+        >>> headers["Content-Type"]
+        'text/html'
+        >>> headers.add("Set-Cookie", "a=1"); headers.add("Set-Cookie", "b=2")
+        >>> headers.getall("set-cookie")
+        ['a=1', 'b=2']
+    """
+
+    __slots__ = ()
+
+    def _key(self, name: str) -> str:
+        return name.lower()
+
+    def _check(self, name: str, value: str) -> None:
+        check_header_name(name)
+        check_header_value(name, value)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{n}: {'***' if n.lower() in SECRET_HEADERS else v}" for n, v in self.pairs())
+        return f"<Headers {shown}>"
+
+
+class Args(Fields):
+    """Arguments of the query. One without ``=`` reads as empty, and stays without as long as it is not changed.
+
+    Example:
+        >>> args = Args([("a", "1"), ("flag", None)])
+        >>> args["flag"], "flag" in args, args.get("missing")
+        ('', True, None)
+    """
+
+    __slots__ = ()
+
+    def _check(self, name: str, value: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"an argument's name must be str and not empty, got {name!r}")
+        if not isinstance(value, str):
+            hint = (
+                f"; to remove it: del args[{name!r}]" if value is None else f"; write str({value!r}) if that is meant"
+            )
+            raise TypeError(f"argument {name!r} must be set to str, got {type(value).__name__}{hint}")
+
+    def __repr__(self) -> str:
+        return f"<Args {', '.join(f'{name}={value}' for name, value in self.pairs())}>"

@@ -1,0 +1,160 @@
+"""The response as a plugin sees it, and what it sets.
+
+Rules that live here:
+- In the request phase it begins empty. What it holds is the client's answer once a plugin has said `stop`; without,
+  only its headers are sent, added to the upstream's response.
+- In the response phase it begins as the upstream's, and what is changed is changed. The body is asked of the gateway
+  when first read, and can be asked once only.
+- A wrong status, header or body raises at the line that sets it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from apisix.runner.http.fields import FieldsLike, Headers
+from apisix.runner.http.link import Link, WrongColour
+from apisix.runner.http.request import to_bytes
+from apisix.runner.wire.messages import ExtraInfoReq, HTTPRespCallReq, InfoKind
+
+Body = bytes | str | Mapping[str, Any] | list[Any] | None
+
+_BODY = ExtraInfoReq(InfoKind.RESP_BODY)
+
+
+class Response:
+    """One response.
+
+    Args:
+        call: the decoded frame in the response phase, None in the request phase.
+        link: the way to the gateway, for the upstream's body.
+
+    Example:
+        >>> response = Response()
+        >>> response.status_code = 403
+        >>> response.headers["X-Reason"] = "no token"
+        >>> response.body = {"error": "no token"}
+        >>> response.raw_body
+        b'{"error":"no token"}'
+    """
+
+    __slots__ = (
+        "_body",
+        "_call",
+        "_headers",
+        "_link",
+        "_raw",
+        "_status",
+        "_upstream_body",
+        "in_coroutine",
+        "running",
+        "stopped",
+    )
+
+    def __init__(self, call: HTTPRespCallReq | None = None, link: Link | None = None) -> None:
+        self._call = call
+        self._link = link
+        self._status = 0
+        self._headers: Headers | None = None
+        self._body: Body = None
+        self._raw: bytes | None = None
+        self._upstream_body: tuple[bytes | None] | None = None
+        self.in_coroutine = False
+        self.stopped = False
+        self.running: tuple[str, float | None, float] | None = None
+
+    @property
+    def status_code(self) -> int:
+        """The status: 0 in the request phase until it is set, the upstream's in the response phase.
+
+        Raises:
+            TypeError: set to something else than int.
+            ValueError: set to a number outside 100 to 599.
+        """
+        if self._status or self._call is None:
+            return self._status
+        return self._call.status
+
+    @status_code.setter
+    def status_code(self, status: int) -> None:
+        if not isinstance(status, int) or isinstance(status, bool):
+            raise TypeError(f"response.status_code must be int, got {status!r}")
+        if not 100 <= status <= 599:
+            raise ValueError(f"response.status_code must be from 100 to 599, got {status}")
+        self._status = int(status)
+
+    @property
+    def headers(self) -> Headers:
+        """The headers, a mapping without case with several values a name (``add`` a second Set-Cookie)."""
+        if self._headers is None:
+            self._headers = Headers((self._call.headers or ()) if self._call is not None else ())
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: FieldsLike) -> None:
+        self.headers.replace(headers)
+
+    @property
+    def body(self) -> Body:
+        """The body: what was set, else the upstream's in the response phase (bytes), else None.
+
+        Set it to bytes, str (sent as UTF-8), or a dict or list (sent as JSON, with its Content-Type). The gateway
+        cannot send an empty body in place of one: on some statuses it shows its own page, see the documentation.
+
+        Raises:
+            TypeError: set to something else.
+            ValueError: set to more than the protocol can carry.
+            GatewayError, WrongColour: read in the response phase, as `Request.body`.
+        """
+        if self._raw is not None or self._call is None:
+            return self._body
+        if self._upstream_body is None:
+            self._check_colour(False, "await response.read_body()")
+            self._upstream_body = (self._asked().ask((_BODY,))[0],)
+        return self._upstream_body[0]
+
+    @body.setter
+    def body(self, body: Body) -> None:
+        if body is None:
+            self._body = self._raw = None
+            return
+        self._raw = to_bytes(body, "response.body")
+        self._body = body
+        if not isinstance(body, bytes | str) and "content-type" not in (self._headers or ()):
+            self.headers["Content-Type"] = "application/json"
+
+    async def read_body(self) -> bytes | None:
+        """The upstream's body in the response phase, for ``async def`` plugins."""
+        if self._raw is not None or self._call is None:
+            return self._raw
+        if self._upstream_body is None:
+            self._check_colour(True, "response.body")
+            self._upstream_body = ((await self._asked().ask_async((_BODY,)))[0],)
+        return self._upstream_body[0]
+
+    @property
+    def raw_body(self) -> bytes | None:
+        """The body that was set, as it is sent; None where none was."""
+        return self._raw
+
+    @property
+    def new_status(self) -> int:
+        """The status that was set, 0 where none was."""
+        return self._status
+
+    @property
+    def touched_headers(self) -> Headers | None:
+        """The headers, where they were touched."""
+        return self._headers
+
+    def _asked(self) -> Link:
+        if self._link is None:
+            raise RuntimeError("this response has no way to the gateway")
+        return self._link
+
+    def _check_colour(self, coroutine: bool, instead: str) -> None:
+        if self.in_coroutine is not coroutine:
+            kind = "an async def" if self.in_coroutine else "a def"
+            raise WrongColour(f"this plugin is {kind} plugin: write {instead} here")
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status_code}>"

@@ -1,0 +1,157 @@
+"""The registry: which plugins there are, and what a route's name for one means.
+
+Rules that live here:
+- Everything about a plugin's class is checked when it is registered: name, signatures, phases, declarations. What is
+  wrong is told with file and class, before any request.
+- Names match without case and underscores. Two plugins of one name are an error that names both files, and neither
+  runs: which one a route means cannot be guessed.
+- A name that is not there is an error that says which names are, and which files did not load.
+"""
+
+import difflib
+import inspect
+from typing import Any
+
+from apisix.runner.plugin.base import Base
+from apisix.runner.plugin.conf import is_conf_type
+from apisix.runner.plugin.errors import ConfError, LoadError
+
+REQUEST = "request"
+RESPONSE = "response"
+METHODS = {REQUEST: "filter", RESPONSE: "filter_response"}
+
+
+def match_key(name: str) -> str:
+    """What two names have in common that mean the same plugin.
+
+    Example:
+        >>> match_key("goes_on") == match_key("GoesOn")
+        True
+    """
+    return name.replace("_", "").lower()
+
+
+class Definition:
+    """A plugin's class, checked.
+
+    Args:
+        plugin_class: a subclass of `Base`.
+        origin: the file that it comes from.
+
+    Raises:
+        LoadError: something about the class is wrong.
+    """
+
+    __slots__ = ("conf_type", "coroutine", "name", "origin", "phases", "plugin_class")
+
+    def __init__(self, plugin_class: type[Base], origin: str) -> None:
+        self.plugin_class = plugin_class
+        self.origin = origin
+        self.phases = frozenset(
+            phase for phase, method in METHODS.items() if getattr(plugin_class, method) is not getattr(Base, method)
+        )
+        if not self.phases:
+            raise self._wrong(
+                "has neither filter(self, request, response) nor filter_response(self, request, response)"
+            )
+        for phase in self.phases:
+            self._check_signature(METHODS[phase])
+        self.coroutine = frozenset(
+            phase for phase in self.phases if inspect.iscoroutinefunction(getattr(plugin_class, METHODS[phase]))
+        )
+        self.conf_type: type | None = getattr(plugin_class, "Conf", None)
+        if self.conf_type is not None and not is_conf_type(self.conf_type):
+            raise self._wrong(
+                f"Conf must be a msgspec.Struct, a dataclass, a TypedDict or a pydantic model, got {self.conf_type!r}"
+            )
+        self._check_declarations()
+        self.name = self._find_name()
+
+    def _wrong(self, problem: str) -> LoadError:
+        return LoadError(self.origin, f"plugin class {self.plugin_class.__name__}: {problem}")
+
+    def _check_signature(self, method: str) -> None:
+        function = getattr(self.plugin_class, method)
+        try:
+            inspect.signature(function).bind(None, None, None)
+        except TypeError:
+            shown = str(inspect.signature(function)) if callable(function) else repr(function)
+            raise self._wrong(f"expected {method}(self, request, response), got {method}{shown}") from None
+
+    def _check_declarations(self) -> None:
+        declared = self.plugin_class
+        if declared.on_error not in ("fail", "continue"):
+            raise self._wrong(f"on_error must be 'fail' or 'continue', got {declared.on_error!r}")
+        if declared.blocking not in (None, True, False):
+            raise self._wrong(f"blocking must be True, False or None, got {declared.blocking!r}")
+        timeout = declared.timeout
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+            raise self._wrong(f"timeout must be a number of seconds above 0 or None, got {timeout!r}")
+
+    def _find_name(self) -> str:
+        name: Any = self.plugin_class.name
+        if not name and self.plugin_class.__init__ is not Base.__init__:
+            name = self.create().name
+        name = name or self.plugin_class.__name__
+        if not isinstance(name, str) or not match_key(name):
+            raise self._wrong(f"a plugin's name must be text, got {name!r}")
+        return name
+
+    def create(self) -> Base:
+        """A new instance.
+
+        Raises:
+            LoadError: its ``__init__`` fails.
+        """
+        try:
+            return self.plugin_class()
+        except Exception as error:
+            problem = f"__init__ failed: {type(error).__name__}: {error}; it is called without arguments"
+            raise self._wrong(problem) from error
+
+
+class Registry:
+    """All plugins of a worker, and what kept others from being among them."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, Definition] = {}
+        self._duplicates: dict[str, list[str]] = {}
+        self.problems: list[LoadError] = []
+
+    def add(self, definition: Definition) -> None:
+        """Register a plugin. A second one of the same name takes the first one out too, and is a problem."""
+        key = match_key(definition.name)
+        if key in self._duplicates:
+            self._duplicates[key].append(definition.origin)
+        elif key in self._definitions:
+            first = self._definitions.pop(key)
+            self._duplicates[key] = [first.origin, definition.origin]
+        else:
+            self._definitions[key] = definition
+            return
+        origins = " and ".join(self._duplicates[key])
+        self.problems.append(
+            LoadError(definition.origin, f"plugin {definition.name!r} is defined in {origins}; rename one")
+        )
+
+    def definitions(self) -> list[Definition]:
+        """The plugins that can be used, by name."""
+        return sorted(self._definitions.values(), key=lambda definition: definition.name.lower())
+
+    def find(self, name: str) -> Definition:
+        """The plugin that a route means.
+
+        Raises:
+            ConfError: there is none, or more than one.
+        """
+        key = match_key(name)
+        definition = self._definitions.get(key)
+        if definition is not None:
+            return definition
+        if key in self._duplicates:
+            raise ConfError(name, f"is defined in {' and '.join(self._duplicates[key])}; rename one")
+        known = [definition.name for definition in self.definitions()]
+        close = difflib.get_close_matches(key, [match_key(one) for one in known], 1)
+        hint = f"; did you mean {self._definitions[close[0]].name!r}?" if close else ""
+        failed = f"; these files did not load: {', '.join(p.origin for p in self.problems)}" if self.problems else ""
+        raise ConfError(name, f"unknown plugin, loaded are: {', '.join(known) or 'none'}{hint}{failed}")

@@ -1,0 +1,404 @@
+"""One open call: a frame on a connection, the conf that it runs, and the one answer that it gets.
+
+Rules that live here:
+- A call is answered once, by whoever takes its ticket: the thread that ran the plugins, or the watchdog at the
+  deadline. An answer that comes too late is dropped with its connection.
+- Every failure has an answer that fails closed: in the request phase an error, in the response phase, where an error
+  would show the upstream's body, a whole response with status 503.
+- A call that waits for the gateway gives up the lead first.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from apisix.runner.http.answer import (
+    NO_BODY_STATUSES,
+    Version,
+    response_changed,
+    response_parts,
+    rewrite_action,
+    stop_action,
+)
+from apisix.runner.http.link import KNOWN_SINCE, GatewayError
+from apisix.runner.http.request import Request
+from apisix.runner.http.response import Response
+from apisix.runner.http.variables import ResponsePhaseRequest
+from apisix.runner.plugin.chain import InThread
+from apisix.runner.plugin.errors import ConfError, PluginFailure
+from apisix.runner.server.confs import PhaseChain, PreparedConf
+from apisix.runner.server.connection import Connection
+from apisix.runner.wire.frame import FrameBuffer, FrameType, WireError
+from apisix.runner.wire.messages import (
+    ErrorCode,
+    ExtraInfoReq,
+    HTTPReqCallReq,
+    HTTPRespCallReq,
+    InfoKind,
+    decode_extra_info_resp,
+    encode_error,
+    encode_extra_info_req,
+    encode_http_req_call_resp,
+    encode_http_resp_call_resp,
+)
+
+log = logging.getLogger("apisix.runner.call")
+
+BAD_REQUEST = encode_error(ErrorCode.BAD_REQUEST)
+UNAVAILABLE = encode_error(ErrorCode.SERVICE_UNAVAILABLE)
+ASK_CHUNK = 262144  # bytes of one read of extra information; bodies come this way
+_FAILED_HEADERS = (("Content-Type", "text/plain; charset=utf-8"),)
+_FAILED_BODY = b"503 Service Unavailable\n"
+
+
+def failed_response(id: int) -> bytes:
+    """The answer that fails closed in the response phase (contract, HTTPRespCall)."""
+    return encode_http_resp_call_resp(id, 503, _FAILED_HEADERS, _FAILED_BODY)
+
+
+class Call:
+    """What calls of both phases have in common.
+
+    Args:
+        connection: where it came from and is answered.
+        id: the gateway's number of it.
+        conf: what it runs.
+        deadline: when it is answered with an error, by time.monotonic().
+    """
+
+    __slots__ = (
+        "before_wait",
+        "conf",
+        "connection",
+        "deadline",
+        "id",
+        "request",
+        "response",
+        "task",
+        "thread",
+        "ticket",
+        "waited",
+    )
+
+    request: Request
+    response: Response
+
+    def __init__(self, connection: Connection, id: int, conf: PreparedConf, deadline: float) -> None:
+        self.connection = connection
+        self.id = id
+        self.conf = conf
+        self.deadline = deadline
+        self.before_wait: Callable[[Call], None] | None = None
+        self.thread = 0
+        self.task: asyncio.Task[None] | None = None
+        self.ticket = [True]
+        self.waited = False
+
+    @property
+    def phase_chain(self) -> PhaseChain:
+        """The chain and lane of this call."""
+        raise NotImplementedError
+
+    def answer(self) -> bytes:
+        """The answer's frame, from what the plugins did.
+
+        Raises:
+            WireError: it is larger than a frame can be.
+        """
+        raise NotImplementedError
+
+    def failed_answer(self) -> bytes:
+        """The answer that fails closed."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """Which call this is, for the log."""
+        raise NotImplementedError
+
+    def run(self) -> bytes:
+        """Run the chain in this thread. Returns the answer's frame; never raises."""
+        try:
+            self.phase_chain.chain.run(self.request, self.response)
+            return self.answer()
+        except BaseException as error:
+            return self.failed(error)
+
+    async def run_async(self, in_thread: InThread) -> bytes:
+        """Run the chain on the loop. Returns the answer's frame; raises only when the call is given up on."""
+        try:
+            await self.phase_chain.chain.run_async(self.request, self.response, in_thread)
+            return self.answer()
+        except Exception as error:
+            return self.failed(error)
+
+    def failed(self, error: BaseException) -> bytes:
+        """Log a failure, and the answer that fails closed."""
+        cause = error.cause if isinstance(error, PluginFailure) else error
+        if isinstance(cause, WireError) and cause.offset:
+            self.connection.broken = True
+            log.error("malformed frame: %s; it is refused and its connection closed", cause)
+            return self.malformed_answer()
+        self._log_failure(error)
+        return self.failed_answer()
+
+    def malformed_answer(self) -> bytes:
+        """The answer to a frame that turns out to be malformed."""
+        return self.failed_answer()
+
+    def _log_failure(self, error: BaseException) -> None:
+        """One line, with the plugin's own traceback where a plugin failed. Neither headers nor query are logged."""
+        where = self.describe()
+        if isinstance(error, PluginFailure):
+            log.error("%s: %s; the call fails\n%s", where, error, error.traceback())
+        elif isinstance(error, ConfError):
+            log.error("%s: %s; the call fails", where, error)
+        elif isinstance(error, WireError):
+            names = ", ".join(step.name for step in self.phase_chain.chain.steps)
+            log.error("%s: the answer of plugins %s cannot be sent: %s; the call fails", where, names, error)
+        elif isinstance(error, GatewayError):
+            log.error("%s: %s; the call fails", where, error)
+        else:
+            log.error("%s: the call fails: a mistake of the runner, please report it", where, exc_info=error)
+
+    # Link: ask the gateway on this call's connection.
+
+    def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
+        """Ask and wait, in the thread that runs the plugin."""
+        self.waited = True
+        if self.before_wait is not None:
+            self.before_wait(self)
+        connection = self.connection
+        sock = connection.sock
+        pieces = FrameBuffer()
+        results: list[bytes | None] = []
+        try:
+            sock.settimeout(max(self.deadline - time.monotonic(), 0.01))
+            sock.sendall(b"".join(encode_extra_info_req(*ask) for ask in asks))
+            while len(results) < len(asks):
+                data = sock.recv(ASK_CHUNK)
+                if not data:
+                    raise self._closed(asks[len(results)])
+                pieces.feed(data)
+                self._take_results(pieces, results)
+        except OSError as error:
+            raise self._lost(asks[len(results)], error) from None
+        finally:
+            if not connection.broken:
+                sock.setblocking(False)
+        return results
+
+    async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
+        """Ask and await, on the loop that runs the plugin."""
+        loop = asyncio.get_running_loop()
+        sock = self.connection.sock
+        pieces = FrameBuffer()
+        results: list[bytes | None] = []
+        try:
+            async with asyncio.timeout(max(self.deadline - time.monotonic(), 0.01)):
+                await loop.sock_sendall(sock, b"".join(encode_extra_info_req(*ask) for ask in asks))
+                while len(results) < len(asks):
+                    data = await loop.sock_recv(sock, ASK_CHUNK)
+                    if not data:
+                        raise self._closed(asks[len(results)])
+                    pieces.feed(data)
+                    self._take_results(pieces, results)
+        except OSError as error:
+            raise self._lost(asks[len(results)], error) from None
+        return results
+
+    def _take_results(self, pieces: FrameBuffer, results: list[bytes | None]) -> None:
+        while (frame := pieces.take()) is not None:
+            if frame[0] != FrameType.EXTRA_INFO:
+                self.connection.broken = True
+                raise GatewayError(f"the gateway answered extra information with a frame of type {frame[0]}, not 3")
+            try:
+                results.append(decode_extra_info_resp(frame))
+            except WireError as error:
+                self.connection.broken = True
+                raise GatewayError(f"the gateway answered extra information with a malformed frame: {error}") from None
+
+    def _closed(self, ask: ExtraInfoReq) -> GatewayError:
+        self.connection.broken = True
+        what = {InfoKind.VAR: f"variable {ask.name!r}", InfoKind.REQ_BODY: "the request's body"}.get(
+            ask.kind, "the response's body"
+        )
+        since = KNOWN_SINCE[ask.kind]
+        return GatewayError(
+            f"the gateway closed the connection when asked for {what}: APISIX answers that from {since} on, "
+            "in the response phase from 3.0 on"
+        )
+
+    def _lost(self, ask: ExtraInfoReq, error: OSError) -> GatewayError:
+        closed = self._closed(ask)
+        if isinstance(error, TimeoutError):
+            return GatewayError("the gateway did not answer extra information before the call's deadline")
+        return closed
+
+
+class RequestCall(Call):
+    """One HTTPReqCall.
+
+    Args: as `Call`, and the decoded frame and the gateway's version, None where it is not known.
+    """
+
+    __slots__ = ("version",)
+
+    def __init__(
+        self,
+        connection: Connection,
+        message: HTTPReqCallReq,
+        conf: PreparedConf,
+        deadline: float,
+        version: Version | None,
+    ) -> None:
+        super().__init__(connection, message.id, conf, deadline)
+        self.version = version
+        self.response = Response()
+        self.request = Request(message, self, conf.post_req)
+
+    @property
+    def phase_chain(self) -> PhaseChain:
+        """The chain and lane of this call."""
+        return self.conf.request
+
+    def answer(self) -> bytes:
+        """The answer's frame, from what the plugins did.
+
+        Raises:
+            WireError: it is larger than a frame can be.
+        """
+        response = self.response
+        if response.stopped:
+            return encode_http_req_call_resp(self.id, stop_action(response))
+        if response.new_status or response.raw_body is not None:
+            self._warn_not_sent()
+        action = rewrite_action(self.request, response, self.version, self.conf.post_req)
+        return encode_http_req_call_resp(self.id, action)
+
+    def failed_answer(self) -> bytes:
+        """The answer that fails closed."""
+        return UNAVAILABLE
+
+    def malformed_answer(self) -> bytes:
+        """The answer to a frame that turns out to be malformed."""
+        return BAD_REQUEST
+
+    def describe(self) -> str:
+        """Which call this is: route, request id and path."""
+        try:
+            path = self.request.path
+        except (WireError, GatewayError, RuntimeError):
+            path = "?"
+        return f"route {self.conf.key.route} request {self.id} {path!r}"
+
+    def _warn_not_sent(self) -> None:
+        if not self.conf.warned:
+            self.conf.warned = True
+            log.warning(
+                "route %s: a plugin set response.status_code or response.body and did not say self.stop(): neither is "
+                "sent, the request goes on (told once a conf)",
+                self.conf.key.route,
+            )
+
+
+class ResponseCall(Call):
+    """One HTTPRespCall.
+
+    Args: as `Call`, and the decoded frame, and what was learned about the gateway.
+    """
+
+    __slots__ = ("gateway",)
+
+    def __init__(
+        self,
+        connection: Connection,
+        message: HTTPRespCallReq,
+        conf: PreparedConf,
+        deadline: float,
+        gateway: "GatewayMemory",
+    ) -> None:
+        super().__init__(connection, message.id, conf, deadline)
+        self.gateway = gateway
+        self.response = Response(message, self)
+        self.request = ResponsePhaseRequest(message.id, self)
+
+    @property
+    def phase_chain(self) -> PhaseChain:
+        """The chain and lane of this call."""
+        return self.conf.response
+
+    def run(self) -> bytes:
+        """Run the chain in this thread. Returns the answer's frame; never raises."""
+        try:
+            if self.conf.failure is not None:
+                raise self.conf.failure
+            self.phase_chain.chain.run(self.request, self.response)
+            if self._wants_method():
+                try:
+                    self.request.var("request_method")
+                except GatewayError as error:
+                    self.gateway.refused(error)
+                    raise
+            return self.answer()
+        except BaseException as error:
+            return self.failed(error)
+
+    async def run_async(self, in_thread: InThread) -> bytes:
+        """Run the chain on the loop. Returns the answer's frame; raises only when the call is given up on."""
+        try:
+            await self.phase_chain.chain.run_async(self.request, self.response, in_thread)
+            if self._wants_method():
+                self.request.in_coroutine = True
+                try:
+                    await self.request.read_var("request_method")
+                except GatewayError as error:
+                    self.gateway.refused(error)
+                    raise
+            return self.answer()
+        except Exception as error:
+            return self.failed(error)
+
+    def _wants_method(self) -> bool:
+        """Whether the answer may be to a HEAD request, where a change needs a body to be kept."""
+        response = self.response
+        return (
+            self.gateway.answers_in_response_phase
+            and response.raw_body is None
+            and response.status_code not in NO_BODY_STATUSES
+            and response_changed(response)
+        )
+
+    def answer(self) -> bytes:
+        """The answer's frame, from what the plugins did.
+
+        Raises:
+            WireError: it is larger than a frame can be.
+        """
+        request = self.request
+        method = request.known_method() if isinstance(request, ResponsePhaseRequest) else None
+        return encode_http_resp_call_resp(self.id, *response_parts(self.response, method))
+
+    def failed_answer(self) -> bytes:
+        """The answer that fails closed."""
+        return failed_response(self.id)
+
+    def describe(self) -> str:
+        """Which call this is: route and request id. The path would have to be asked for."""
+        return f"route {self.conf.key.route} request {self.id} (response phase)"
+
+
+class GatewayMemory:
+    """What a worker has learned about its gateway that the protocol does not tell."""
+
+    def __init__(self, version: Version | None) -> None:
+        self.answers_in_response_phase = version is None or version >= (3, 0, 0)
+
+    def refused(self, error: GatewayError) -> None:
+        """A variable was not answered in the response phase: do not ask again on the runner's own behalf."""
+        self.answers_in_response_phase = False
+        log.warning(
+            "the gateway does not answer variables in the response phase (%s); from now on a changed response to a "
+            "HEAD request may be replaced by a second one of the upstream; set gateway.version to say so at start",
+            error,
+        )

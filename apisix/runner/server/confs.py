@@ -1,0 +1,208 @@
+"""Prepared confs and their tokens.
+
+Rules that live here:
+- A token is derived from the route key without its version and from the conf, so that the same conf has the same
+  token in every worker, after every restart, for ever. It is never 0, which FlatBuffers would leave out. Should two
+  confs derive the same number, the later one takes the next that is free.
+- A conf is parsed and its chain built once, at PrepareConf. Preparing it again is a look-up. A failure is remembered
+  for two seconds, since the gateway asks again with every request.
+- What fails in ext-plugin-post-resp becomes a conf whose calls fail: there an error would show the client the
+  upstream's body (contract: "Err fails open here").
+- Confs go when they were not used for twice APISIX_CONF_EXPIRE_TIME: the gateway may use a token for 1.9 times it.
+"""
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from apisix.runner.plugin.chain import Chain, Step, build_plugins
+from apisix.runner.plugin.errors import ConfError
+from apisix.runner.plugin.registry import REQUEST, RESPONSE, Registry
+from apisix.runner.server.lanes import Lane
+from apisix.runner.wire.flatbuf import Pair
+from apisix.runner.wire.messages import PrepareConfReq
+
+log = logging.getLogger("apisix.runner.confs")
+
+POST_REQ = "ext-plugin-post-req"
+POST_RESP = "ext-plugin-post-resp"
+PHASE_OF_PLUGIN = {"ext-plugin-pre-req": REQUEST, POST_REQ: REQUEST, POST_RESP: RESPONSE}
+REMEMBER_FAILURE = 2.0  # seconds
+
+
+class RouteKey:
+    """The key of a PrepareConf, `<type>#<id>#<plugin>#<version>`, in its parts.
+
+    Args:
+        key: as it came; None before APISIX 2.9.
+
+    Example:
+        >>> key = RouteKey("route#1#ext-plugin-pre-req#17")
+        >>> key.route, key.plugin, key.identity
+        ('route#1', 'ext-plugin-pre-req', 'route#1#ext-plugin-pre-req')
+    """
+
+    __slots__ = ("identity", "plugin", "route")
+
+    def __init__(self, key: str | None) -> None:
+        self.identity = (key or "").rpartition("#")[0] or (key or "")
+        route, _, plugin = self.identity.rpartition("#")
+        self.route = route or self.identity or "?"
+        self.plugin = plugin if route else ""
+
+    @property
+    def phase(self) -> str | None:
+        """The phase that the calls will come from, None where the key does not tell."""
+        return PHASE_OF_PLUGIN.get(self.plugin)
+
+
+class PhaseChain:
+    """A conf's chain in one phase, with its lane."""
+
+    __slots__ = ("chain", "lane")
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.lane = Lane(chain.blocking)
+
+
+class PreparedConf:
+    """One conf, ready for calls."""
+
+    __slots__ = ("_phases", "_plugins", "failure", "key", "post_req", "request", "response", "token", "used", "warned")
+
+    def __init__(self, token: int, key: RouteKey, conf: Sequence[Pair], registry: Registry) -> None:
+        self.token = token
+        self.key = key
+        self.post_req = key.plugin == POST_REQ
+        self.used = time.monotonic()
+        self.warned = False
+        self.failure: ConfError | None = None
+        self._plugins = build_plugins(conf, registry)
+        for name, definition, _ in self._plugins:
+            if key.phase is not None and key.phase not in definition.phases:
+                method = "filter" if key.phase == REQUEST else "filter_response"
+                raise ConfError(name, f"has no {method}: it cannot run in {key.plugin}; it is in {definition.origin}")
+        self.request = self._chain(REQUEST)
+        self.response = self._chain(RESPONSE)
+
+    def _chain(self, phase: str) -> PhaseChain:
+        return PhaseChain(Chain([Step(*plugin, phase) for plugin in self._plugins]))
+
+    @property
+    def outdated(self) -> bool:
+        """Whether preparing it again may come out differently."""
+        return self.failure is not None and time.monotonic() - self.used > REMEMBER_FAILURE
+
+    def teardown(self) -> None:
+        """Tell the plugins that the conf goes."""
+        for name, _, instance in self._plugins:
+            try:
+                instance.teardown()
+            except Exception:
+                log.exception("route %s plugin %r: teardown failed", self.key.route, name)
+
+
+class FailedConf(PreparedConf):
+    """A conf that could not be prepared, in a phase where only an answered call fails closed."""
+
+    __slots__ = ()
+
+    def __init__(self, token: int, key: RouteKey, failure: ConfError, registry: Registry) -> None:
+        super().__init__(token, RouteKey(None), (), registry)
+        self.key = key
+        self.failure = failure
+
+
+class Confs:
+    """All prepared confs of a worker.
+
+    Args:
+        registry: the plugins there are.
+        expire: seconds that the gateway keeps a token.
+    """
+
+    def __init__(self, registry: Registry, expire: float) -> None:
+        self._registry = registry
+        self._keep = 2 * expire
+        self._confs: dict[int, PreparedConf] = {}
+        self._contents: dict[int, bytes] = {}
+        self._failures: dict[int, tuple[float, ConfError]] = {}
+        self._lock = threading.Lock()
+        self.get = self._confs.get
+
+    def __len__(self) -> int:
+        return len(self._confs)
+
+    def prepare(self, request: PrepareConfReq) -> int:
+        """The token of a conf, prepared if it is not yet.
+
+        Args:
+            request: as the gateway sent it.
+
+        Raises:
+            ConfError: the conf cannot be prepared; logged.
+        """
+        key = RouteKey(request.key)
+        conf = request.conf or []
+        content = canonical(key.identity, conf)
+        with self._lock:
+            token = self._token(content)
+            known = self._confs.get(token)
+            if known is not None and not known.outdated:
+                return token
+            failed = self._failures.get(token)
+            if failed is not None and time.monotonic() - failed[0] < REMEMBER_FAILURE:
+                raise failed[1]
+        # Not under the lock: a setup that hangs must not keep other confs from being prepared.
+        prepared = self._build(token, key, conf)
+        with self._lock:
+            self._contents[token] = content
+            self._confs[token] = prepared
+        names = ", ".join(name for name, _ in conf)
+        if prepared.failure is None:
+            log.info("route %s: prepared for %s: %s", key.route, key.plugin or "any phase", names or "no plugins")
+        return token
+
+    def _build(self, token: int, key: RouteKey, conf: Sequence[Pair]) -> PreparedConf:
+        try:
+            return PreparedConf(token, key, conf, self._registry)
+        except ConfError as error:
+            log.error("route %s: %s", key.route, error)
+            if key.phase == RESPONSE:
+                return FailedConf(token, key, error, self._registry)
+            with self._lock:
+                self._failures[token] = (time.monotonic(), error)
+            raise
+
+    def _token(self, content: bytes) -> int:
+        token = first_token(content)
+        while self._contents.get(token, content) != content:
+            token = token % 0xFFFFFFFF + 1
+        return token
+
+    def expire(self) -> list[PreparedConf]:
+        """Forget the confs that were not used for long, and return them to be torn down."""
+        now = time.monotonic()
+        with self._lock:
+            gone = [conf for conf in self._confs.values() if now - conf.used > self._keep]
+            for conf in gone:
+                del self._confs[conf.token], self._contents[conf.token]
+            self._failures = {t: f for t, f in self._failures.items() if now - f[0] < REMEMBER_FAILURE}
+        return gone
+
+
+def canonical(identity: str, conf: Sequence[Pair]) -> bytes:
+    """The bytes that a token is derived from: every part with its length, so that no two confs read the same."""
+    parts = [identity]
+    for name, value in conf:
+        parts += (name, value or "")
+    raw = [part.encode("utf-8", "surrogateescape") for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in raw)
+
+
+def first_token(content: bytes) -> int:
+    """The number that a conf's content derives: 1 to 2^32-1."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=4).digest(), "big") or 1

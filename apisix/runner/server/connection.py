@@ -1,0 +1,89 @@
+"""One connection of the gateway: bytes in, bytes out, never blocking unless told to.
+
+Rules that live here:
+- The socket is non-blocking. While its call is open a connection belongs to the call: the thread or coroutine that
+  runs it may wait on it, and nobody else polls it.
+- A frame may come in pieces; what is held for unfinished frames is counted by the poller.
+"""
+
+import socket
+
+from apisix.runner.wire.frame import FrameBuffer
+
+CHUNK = 16384  # bytes of one read; a call's frame is seldom larger
+SEND_SECONDS = 60.0  # as long as the gateway waits for one read
+
+
+class Connection:
+    """A connected socket and what was read from it beyond whole frames.
+
+    Args:
+        sock: connected; becomes non-blocking.
+    """
+
+    __slots__ = ("broken", "fd", "pieces", "registered", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.pieces: FrameBuffer | None = None
+        self.broken = False
+        self.registered = False
+
+    @property
+    def held(self) -> int:
+        """Bytes held for a frame that is not complete."""
+        return len(self.pieces) if self.pieces is not None else 0
+
+    def take(self, data: bytes) -> bytes | None:
+        """Put data that was read to what is held, and take the next whole frame, if it is complete."""
+        pieces = self.pieces
+        if pieces is None:
+            length = len(data)
+            if length >= 4 and 4 + (data[1] << 16 | data[2] << 8 | data[3]) == length:
+                return data
+            pieces = self.pieces = FrameBuffer()
+        pieces.feed(data)
+        frame = pieces.take()
+        if not len(pieces):
+            self.pieces = None
+        return frame
+
+    def send_now(self, data: bytes) -> int:
+        """Send what fits without waiting. Returns the bytes sent.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    def send_waiting(self, data: bytes) -> None:
+        """Send all, waiting for the peer to read.
+
+        Raises:
+            OSError: the peer is gone, or did not read for a minute.
+        """
+        sent = self.send_now(data)
+        if sent < len(data):
+            self.sock.settimeout(SEND_SECONDS)
+            try:
+                self.sock.sendall(memoryview(data)[sent:])
+            finally:
+                self.sock.setblocking(False)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.broken = True
+        self.sock.close()
+
+    def cut(self) -> None:
+        """End the connection for whoever waits on it, without giving its number to another one."""
+        self.broken = True
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass

@@ -1,0 +1,117 @@
+"""Dispatch: what a frame from the gateway asks for.
+
+Rules that live here:
+- Types 1, 2 and 4 are requests. Anything else, and anything malformed, is answered with error 0 and costs its
+  connection; an HTTPRespCall gets a whole response instead, since there an error protects nothing.
+- A token that no conf has is error 2: the gateway prepares the conf again and repeats the call.
+"""
+
+import logging
+import time
+
+from apisix.runner.http.answer import Version
+from apisix.runner.plugin.errors import ConfError
+from apisix.runner.server.call import (
+    BAD_REQUEST,
+    UNAVAILABLE,
+    Call,
+    GatewayMemory,
+    RequestCall,
+    ResponseCall,
+    failed_response,
+)
+from apisix.runner.server.confs import Confs
+from apisix.runner.server.connection import Connection
+from apisix.runner.wire.frame import FrameType, WireError
+from apisix.runner.wire.messages import (
+    ErrorCode,
+    HTTPReqCallReq,
+    HTTPRespCallReq,
+    decode_prepare_conf_req,
+    encode_error,
+    encode_prepare_conf_resp,
+)
+
+log = logging.getLogger("apisix.runner.dispatch")
+
+TOKEN_NOT_FOUND = encode_error(ErrorCode.CONF_TOKEN_NOT_FOUND)
+
+
+class Refused(Exception):
+    """A frame that gets an answer at once.
+
+    Args:
+        answer: the frame to answer with.
+        reason: one line for the log; None where the answer is part of the protocol's usual course.
+    """
+
+    def __init__(self, answer: bytes, reason: str | None = None) -> None:
+        super().__init__(reason)
+        self.answer = answer
+        self.reason = reason
+
+
+class Dispatcher:
+    """Turns frames into calls.
+
+    Args:
+        confs: the prepared confs.
+        timeout: seconds until a call is answered with an error.
+        version: the gateway's, None where it is not known.
+    """
+
+    def __init__(self, confs: Confs, timeout: float, version: Version | None) -> None:
+        self._confs = confs
+        self.timeout = timeout
+        self._version = version
+        self._gateway = GatewayMemory(version)
+
+    def open_call(self, connection: Connection, frame: bytes, now: float) -> Call:
+        """The call of an HTTPReqCall or HTTPRespCall.
+
+        Args:
+            connection: where the frame came from.
+            frame: whole.
+            now: time.monotonic().
+
+        Raises:
+            Refused: it is malformed, of another type, or its token is not known.
+        """
+        kind = frame[0]
+        try:
+            if kind == FrameType.HTTP_REQ_CALL:
+                message = HTTPReqCallReq(frame)
+                conf = self._confs.get(message.conf_token)
+                if conf is None:
+                    raise Refused(TOKEN_NOT_FOUND)
+                conf.used = now
+                return RequestCall(connection, message, conf, now + self.timeout, self._version)
+            if kind == FrameType.HTTP_RESP_CALL:
+                response = HTTPRespCallReq(frame)
+                conf = self._confs.get(response.conf_token)
+                if conf is None or conf.outdated:
+                    raise Refused(TOKEN_NOT_FOUND)
+                if conf.failure is None:
+                    conf.used = now
+                return ResponseCall(connection, response, conf, now + self.timeout, self._gateway)
+        except WireError as error:
+            answer = BAD_REQUEST if kind == FrameType.HTTP_REQ_CALL else failed_response(0)
+            raise Refused(answer, str(error)) from None
+        raise Refused(BAD_REQUEST, f"frame.type at offset 0: expected 1, 2 or 4 from the gateway, got {kind}")
+
+    def prepare(self, frame: bytes) -> bytes:
+        """Answer a PrepareConf. May take as long as the plugins' `setup` does.
+
+        Raises:
+            Refused: it is malformed.
+        """
+        started = time.monotonic()
+        try:
+            request = decode_prepare_conf_req(frame)
+            return encode_prepare_conf_resp(self._confs.prepare(request))
+        except WireError as error:
+            raise Refused(BAD_REQUEST, str(error)) from None
+        except ConfError:
+            return UNAVAILABLE
+        finally:
+            log.debug("PrepareConf took %.1f ms", (time.monotonic() - started) * 1000)

@@ -1,0 +1,110 @@
+"""The socket's path: bound so that it is never absent, and never taken from one who lives.
+
+Rules that live here:
+- The socket is bound to a temporary name beside the path, gets its mode, and is renamed over the path: whoever
+  connects finds either the old runner or the new one.
+- Under APISIX's management a live runner on the path is a predecessor, which the gateway is about to end. Elsewhere
+  it is somebody else's, and a start is refused with its pid.
+- A stale socket is replaced. What is no socket is never touched.
+- The path is removed only where it is still our own inode.
+"""
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+
+from apisix.runner.errors import StartError
+
+BACKLOG = 1024
+LONGEST_PATH = 107  # bytes of sun_path on Linux, its terminator apart
+
+
+class Listener:
+    """A bound and listening socket with its path.
+
+    Args:
+        path: absolute.
+        mode: permissions of the socket.
+        take_over: whether a live runner on the path is replaced.
+
+    Raises:
+        StartError: the path cannot be listened on.
+    """
+
+    def __init__(self, path: Path, mode: int, take_over: bool) -> None:
+        self.path = path
+        self._check_folder()
+        self._check_path(take_over)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        temporary = path.parent / f".{os.getpid():x}"
+        if len(os.fsencode(temporary)) > LONGEST_PATH:
+            raise self._wrong(
+                f"expected a path with room for a temporary name of {LONGEST_PATH} bytes; choose a shorter one"
+            )
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+            self.socket.bind(os.fsencode(temporary))
+            temporary.chmod(mode)
+            self.socket.listen(BACKLOG)
+            temporary.rename(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise self._wrong(f"cannot listen there: {error.strerror}; check the folder's permissions") from None
+        self._inode = self._current_inode()
+
+    def _wrong(self, problem: str) -> StartError:
+        return StartError(f"socket.file {self.path}: {problem}")
+
+    def _check_folder(self) -> None:
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise self._wrong(f"there is no folder {folder}; create it or choose another path")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise self._wrong(f"the folder {folder} is not writable for this user; change its permissions or the path")
+
+    def _check_path(self, take_over: bool) -> None:
+        try:
+            mode = self.path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._wrong(f"{error.strerror}; choose another path") from None
+        if not stat.S_ISSOCK(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "a file"
+            raise self._wrong(f"expected a socket or nothing, there is {kind}; remove it or choose another path")
+        if take_over:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(os.fsencode(self.path))
+            except OSError:
+                return  # stale: nobody listens
+            peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            pid = struct.unpack("3i", peer)[0]
+        raise self._wrong(f"a live runner listens there (pid {pid}); stop it or choose another path")
+
+    def _current_inode(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def is_ours(self) -> bool:
+        """Whether the path is still our socket."""
+        return self._current_inode() == self._inode
+
+    def is_taken_over(self) -> bool:
+        """Whether another runner has put its socket there."""
+        return self._current_inode() not in (self._inode, None)
+
+    def remove(self) -> None:
+        """Remove the path, if it is still our socket."""
+        if self.is_ours():
+            with contextlib.suppress(OSError):
+                self.path.unlink()

@@ -1,0 +1,591 @@
+"""The poller: one thread that polls all connections of a worker and runs proven-quick calls itself.
+
+Rules that live here:
+- One thread has the lead: it polls, reads frames and, in the inline lane, runs calls from bytes to bytes. No other
+  thread wakes for such a call.
+- Everything else leaves the poll with its connection and comes back with its answer: calls to the pool or the loop,
+  PrepareConf to a thread of its own.
+- The running inline call lies in `_slot`, a list of at most one item. Who pops it owns the lead: the leader after the
+  call, or the sentinel when it sees the same call twice, some milliseconds apart. The sentinel then takes the call's
+  connection out of the poll and leads on; the old leader's pop fails, and it answers its one call and ends.
+  `list.pop` is the compare-and-swap. There is one list for each leadership, so that a retired leader cannot pop
+  another's call.
+- Events that were polled and not yet served lie in `_ready`, which belongs to whoever leads.
+- A malformed frame costs its own connection. Nothing that a frame or a plugin does ends the lead.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+
+from apisix.runner.plugin.errors import own_traceback
+from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, Call
+from apisix.runner.server.connection import CHUNK, Connection
+from apisix.runner.server.coroutines import LoopThread
+from apisix.runner.server.dispatch import Dispatcher, Refused
+from apisix.runner.server.pool import Pool
+from apisix.runner.wire.frame import FrameType
+
+log = logging.getLogger("apisix.runner.poller")
+
+TICK = 0.005  # seconds between two looks of the sentinel
+IDLE_TICK = 0.05  # seconds, when nothing has run for a while
+IDLE_AFTER = 100  # ticks
+DEADLINE_TICKS = 10  # ticks between two looks at the deadlines
+ACCEPT_PAUSE = 0.1  # seconds without accepting, when the process is out of file descriptors
+MOST_EVENTS = 256
+MOST_ACCEPTS = 64
+_FROM_GATEWAY = (FrameType.PREPARE_CONF, FrameType.HTTP_REQ_CALL, FrameType.HTTP_RESP_CALL)
+
+
+class Poller:
+    """The connections of one worker.
+
+    Args:
+        listener: bound and listening; becomes non-blocking.
+        dispatcher: turns frames into calls.
+        threads: the most threads for calls that wait.
+        setup_timeout: seconds that a PrepareConf may take.
+        most_connections: above, no more are accepted until one closes.
+        most_pending: bytes held for unfinished frames over all connections; a connection that goes beyond is closed.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        dispatcher: Dispatcher,
+        *,
+        threads: int,
+        setup_timeout: float,
+        most_connections: int,
+        most_pending: int,
+    ) -> None:
+        listener.setblocking(False)
+        self._listener = listener
+        self._dispatcher = dispatcher
+        self._setup_timeout = setup_timeout
+        self._most_connections = most_connections
+        self._most_pending = most_pending
+        self._pool = Pool("call", threads)
+        self._prepare_pool = Pool("prepare", 1)
+        self._loop = LoopThread(self._pool)
+        self._epoll = select.epoll()
+        self._connections: dict[int, Connection] = {}
+        self._ready: deque[int] = deque()
+        self._slot: list[Call] = []
+        self._lead_thread = 0
+        self._lead_lock = threading.Lock()
+        self._open_calls: set[Call] = set()
+        self._prepares: dict[Connection, tuple[float, list[int]]] = {}
+        self._pending_bytes = 0
+        self._active = True
+        self._accepting = False
+        self._accept_again = 0.0
+        self._draining = False
+        self._closing = False
+        self._successors: socket.socket | None = None
+        self._predecessors: socket.socket | None = None
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.drained = threading.Event()
+        self.housekeeping: Callable[[float], None] = lambda now: None
+
+    # Life.
+
+    def start(self, predecessors: socket.socket | None = None) -> None:
+        """Start polling in a thread of its own.
+
+        Args:
+            predecessors: a datagram socket on which workers that retire send their idle connections.
+        """
+        self._epoll.register(self._wake, select.EPOLLIN)
+        if predecessors is not None:
+            predecessors.setblocking(False)
+            self._predecessors = predecessors
+            self._epoll.register(predecessors, select.EPOLLIN)
+        self._resume_accepting()
+        threading.Thread(target=self._lead, name="io", daemon=True).start()
+        threading.Thread(target=self._watch, name="sentinel", daemon=True).start()
+
+    def drain(self, successors: socket.socket | None = None) -> None:
+        """Stop accepting, answer what is open and what still comes, and set `drained` when no connection is left.
+
+        Each connection closes right after an answer on it, never while it is idle: the gateway may be sending.
+
+        Args:
+            successors: where idle connections go instead, with whatever the gateway is sending on them.
+        """
+        self._command(lambda: self._begin_drain(successors))
+
+    def close(self) -> None:
+        """Stop accepting and close idle connections; calls that are open are still answered."""
+        self._command(self._begin_close)
+
+    @property
+    def open_calls(self) -> int:
+        """Calls that have no answer yet."""
+        return len(self._open_calls) + len(self._prepares) + len(self._slot)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open."""
+        return len(self._connections)
+
+    def _command(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        os.eventfd_write(self._wake, 1)
+
+    def _begin_drain(self, successors: socket.socket | None) -> None:
+        self._draining = True
+        self._successors = successors
+        if self._accepting:
+            self._accept(None)
+            self._pause_accepting()
+        if successors is not None:
+            for connection in list(self._connections.values()):
+                if connection.registered and not connection.held:
+                    self._detach(connection)
+                    self._release(connection)
+        self._check_drained()
+
+    def _begin_close(self) -> None:
+        self._begin_drain(None)
+        self._closing = True
+        for connection in list(self._connections.values()):
+            if connection.registered:
+                self._close(connection)
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._draining and not self._connections:
+            self.drained.set()
+
+    # The lead.
+
+    def _lead(self) -> None:
+        slot: list[Call] = []
+        self._slot = slot
+        self._lead_thread = threading.get_ident()
+        ready = self._ready
+        connections = self._connections
+        poll = self._epoll.poll
+        while True:
+            while ready:
+                fd = ready.popleft()
+                connection = connections.get(fd)
+                try:
+                    if connection is None:
+                        self._special(fd)
+                    elif not self._serve(connection, slot):
+                        return
+                except Exception:
+                    log.exception("serving a connection failed: a mistake of the runner, please report it")
+                    if connection is not None:
+                        self._close(connection)
+            self._active = True
+            ready.extend([fd for fd, _ in poll(-1, MOST_EVENTS)])
+
+    def _special(self, fd: int) -> None:
+        if fd == self._wake:
+            os.eventfd_read(fd)
+            while self._commands:
+                self._commands.popleft()()
+        elif fd == self._listener.fileno():
+            self._accept(MOST_ACCEPTS)
+        elif self._predecessors is not None and fd == self._predecessors.fileno():
+            self._adopt(self._predecessors)
+
+    def _serve(self, connection: Connection, slot: list[Call]) -> bool:
+        """Read from a connection and handle its frame. Returns False when the lead was lost meanwhile."""
+        if not connection.registered:
+            return True
+        try:
+            data = connection.sock.recv(CHUNK)
+        except BlockingIOError:
+            data = b""
+            if connection.pieces is None:
+                return True
+        except OSError:
+            self._close(connection)
+            return True
+        else:
+            if not data:
+                if connection.held:
+                    log.warning(
+                        "the gateway closed a connection in the middle of a frame, after %d bytes", connection.held
+                    )
+                self._close(connection)
+                return True
+        held = connection.held
+        frame = connection.take(data)
+        if held or frame is None:
+            self._pending_bytes += connection.held - held
+            if self._pending_bytes > self._most_pending:
+                log.error(
+                    "closing a connection: unfinished frames hold %d bytes, limits.pending_bytes is %d",
+                    self._pending_bytes,
+                    self._most_pending,
+                )
+                self._close(connection)
+                return True
+            if frame is None:
+                return self._check_type(connection)
+        while frame is not None:
+            if not self._handle(connection, frame, slot):
+                return False
+            if not connection.registered or connection.pieces is None:
+                return True
+            held = connection.held
+            frame = connection.take(b"")
+            self._pending_bytes += connection.held - held
+        return True
+
+    def _check_type(self, connection: Connection) -> bool:
+        """Refuse a frame of an impossible type before its body has come."""
+        pieces = connection.pieces
+        kind = pieces.first_byte if pieces is not None else None
+        if kind is not None and kind not in _FROM_GATEWAY:
+            reason = f"frame.type at offset 0: expected 1, 2 or 4 from the gateway, got {kind}"
+            self._refuse(connection, Refused(BAD_REQUEST, reason))
+        return True
+
+    def _handle(self, connection: Connection, frame: bytes, slot: list[Call]) -> bool:
+        """Run or hand out what a frame asks for. Returns False when the lead was lost meanwhile."""
+        if frame[0] == FrameType.PREPARE_CONF:
+            self._detach(connection)
+            thread = [0]
+            self._prepares[connection] = (time.monotonic() + self._setup_timeout, thread)
+            self._prepare_pool.submit(lambda: self._run_prepare(connection, frame, thread))
+            return True
+        now = time.monotonic()
+        try:
+            call = self._dispatcher.open_call(connection, frame, now)
+        except Refused as refused:
+            self._refuse(connection, refused)
+            return True
+        phase_chain = call.phase_chain
+        if not phase_chain.lane.inline or phase_chain.chain.coroutine:
+            self._detach(connection)
+            self._open_calls.add(call)
+            if phase_chain.chain.coroutine:
+                self._loop.submit(lambda: self._run_on_loop(call))
+            else:
+                self._pool.submit(lambda: self._run_in_pool(call))
+            return True
+        call.before_wait = self._leave_lead
+        slot.append(call)
+        answer = call.run()
+        try:
+            slot.pop()
+        except IndexError:
+            with self._lead_lock:
+                pass  # the new leader is still taking the connection out of the poll
+            self._answer(call, answer)
+            return False
+        phase_chain.lane.ran_inline(time.monotonic() - now)
+        self._send(connection, answer)
+        return True
+
+    def _send(self, connection: Connection, answer: bytes) -> None:
+        """Send an answer without waiting; what does not fit is sent by the pool."""
+        try:
+            sent = connection.send_now(answer)
+        except OSError:
+            self._close(connection)
+            return
+        if sent < len(answer):
+            self._detach(connection)
+            self._pool.submit(lambda: self._finish(connection, answer[sent:]))
+        elif connection.broken or self._draining:
+            self._detach(connection)
+            self._release(connection)
+
+    def _refuse(self, connection: Connection, refused: Refused) -> None:
+        if refused.reason is not None:
+            log.error("malformed frame: %s; it is refused and its connection closed", refused.reason)
+            connection.broken = True
+        self._send(connection, refused.answer)
+
+    # Taking the lead from a call that stalls or waits.
+
+    def _watch(self) -> None:
+        """The sentinel: looks at the running call, at deadlines, and at what else is due."""
+        seen: Call | None = None
+        ticks = quiet = 0
+        while True:
+            time.sleep(TICK if quiet < IDLE_AFTER else IDLE_TICK)
+            ticks += 1
+            quiet = 0 if self._active or self._open_calls or self._prepares else quiet + 1
+            self._active = False
+            try:
+                running: Call | None = self._slot[0]
+            except IndexError:
+                running = None
+            if running is not None and running is seen:
+                if self._take_call() is not None:
+                    threading.Thread(target=self._watch, name="sentinel", daemon=True).start()
+                    self._lead()
+                    return
+            seen = running
+            if quiet >= IDLE_AFTER or ticks % DEADLINE_TICKS == 0:
+                try:
+                    self._look_after(time.monotonic())
+                except Exception:
+                    log.exception("the sentinel's round failed: a mistake of the runner, please report it")
+
+    def _take_call(self, only: Call | None = None) -> Call | None:
+        """Pop the running call and take its connection out of the poll.
+
+        Args:
+            only: the call that it must be; by default any.
+
+        Returns:
+            The call, or None where it had ended or was taken already.
+        """
+        with self._lead_lock:
+            try:
+                if only is not None and self._slot[0] is not only:
+                    return None
+                call = self._slot.pop()
+            except IndexError:
+                return None
+            call.before_wait = None
+            call.thread = self._lead_thread
+            self._detach(call.connection)
+            self._open_calls.add(call)
+        call.phase_chain.lane.demote()
+        return call
+
+    def _leave_lead(self, call: Call) -> None:
+        """A running inline call is about to wait for the gateway: another thread leads on."""
+        if self._take_call(call) is not None:
+            threading.Thread(target=self._lead, name="io", daemon=True).start()
+
+    # Deadlines and housekeeping.
+
+    def _look_after(self, now: float) -> None:
+        if not _debugger_attached():
+            for call in list(self._open_calls):
+                if now > call.deadline:
+                    self._give_up(call, f"passed its deadline of {self._dispatcher.timeout:g} s")
+                    continue
+                running = call.response.running
+                if running is not None and running[1] is not None and now - running[2] > running[1]:
+                    self._give_up(call, f"plugin {running[0]!r} passed its timeout of {running[1]:g} s")
+            for connection, (deadline, thread) in list(self._prepares.items()):
+                if now > deadline:
+                    self._give_up_prepare(connection, thread[0])
+        if not self._accepting and not self._draining and now > self._accept_again:
+            self._command(self._resume_accepting)
+        self.housekeeping(now)
+
+    def _give_up(self, call: Call, why: str) -> None:
+        try:
+            call.ticket.pop()
+        except IndexError:
+            return
+        self._open_calls.discard(call)
+        log.error("%s: %s; the call fails; it was at:\n%s", call.describe(), why, _stack_of(call))
+        if call.task is not None:
+            self._loop.cancel(call.task)
+        elif call.thread:
+            self._pool.give_up(call.thread)
+        try:
+            call.connection.send_now(call.failed_answer())
+        except OSError:
+            pass
+        call.connection.cut()
+
+    def _give_up_prepare(self, connection: Connection, thread: int) -> None:
+        if self._prepares.pop(connection, None) is None:
+            return
+        stack = "".join(traceback.format_stack(sys._current_frames().get(thread))) if thread else "(waiting)"
+        log.error(
+            "PrepareConf took longer than setup_timeout, %g s; it fails; it was at:\n%s", self._setup_timeout, stack
+        )
+        if thread:
+            self._prepare_pool.give_up(thread)
+        try:
+            connection.send_now(UNAVAILABLE)
+        except OSError:
+            pass
+        connection.cut()
+
+    # Calls away from the poll.
+
+    def _run_in_pool(self, call: Call) -> None:
+        if not call.ticket:  # given up on while it waited for a thread
+            self._close(call.connection)
+            return
+        call.thread = threading.get_ident()
+        started = time.monotonic()
+        answer = call.run()
+        if not call.waited:
+            call.phase_chain.lane.ran_in_pool(time.monotonic() - started)
+        self._answer(call, answer)
+
+    async def _run_on_loop(self, call: Call) -> None:
+        call.task = asyncio.current_task()
+        if not call.ticket:
+            self._close(call.connection)
+            return
+        try:
+            answer = await call.run_async(self._loop.in_thread)
+        except BaseException:
+            if call.ticket:  # not ours: a cancellation that no deadline asked for
+                self._answer(call, call.failed_answer())
+            else:
+                self._close(call.connection)
+            raise
+        if len(answer) <= CHUNK:  # fits the socket's buffer: does not wait
+            self._answer(call, answer)
+        else:
+            self._pool.submit(lambda: self._answer(call, answer))
+
+    def _answer(self, call: Call, answer: bytes) -> None:
+        """Answer a call that left the poll, waiting if need be, and give its connection back."""
+        self._open_calls.discard(call)
+        try:
+            call.ticket.pop()
+        except IndexError:  # answered at its deadline
+            self._close(call.connection)
+            return
+        self._finish(call.connection, answer)
+
+    def _run_prepare(self, connection: Connection, frame: bytes, thread: list[int]) -> None:
+        thread[0] = threading.get_ident()
+        try:
+            answer = self._dispatcher.prepare(frame)
+        except Refused as refused:
+            log.error("malformed frame: %s; it is refused and its connection closed", refused.reason)
+            connection.broken = True
+            answer = refused.answer
+        except BaseException as error:
+            log.error(
+                "PrepareConf failed: a mistake of the runner, please report it\n%s", own_traceback(error, __file__)
+            )
+            answer = UNAVAILABLE
+        if self._prepares.pop(connection, None) is None:  # answered when its time was over
+            self._close(connection)
+            return
+        self._finish(connection, answer)
+
+    def _finish(self, connection: Connection, answer: bytes) -> None:
+        """Send an answer, waiting if need be, and give the connection back."""
+        try:
+            connection.send_waiting(answer)
+        except OSError:
+            self._close(connection)
+            return
+        self._release(connection)
+
+    # Connections.
+
+    def _accept(self, most: int | None) -> None:
+        accepted = 0
+        while most is None or accepted < most:
+            if len(self._connections) >= self._most_connections and most is not None:
+                log.error(
+                    "not accepting: %d connections are open, as limits.connections allows", len(self._connections)
+                )
+                self._pause_accepting()
+                return
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    log.error("not accepting for a moment: %s; raise the limit of open files", error.strerror)
+                    self._pause_accepting()
+                return
+            accepted += 1
+            self._welcome(sock)
+
+    def _adopt(self, predecessors: socket.socket) -> None:
+        while True:
+            try:
+                message, fds, _, _ = socket.recv_fds(predecessors, 1, 1)
+            except BlockingIOError:
+                return
+            for fd in fds:
+                self._welcome(socket.socket(fileno=fd))
+            if not message and not fds:
+                self._epoll.unregister(predecessors)
+                return
+
+    def _welcome(self, sock: socket.socket) -> None:
+        connection = Connection(sock)
+        self._connections[connection.fd] = connection
+        connection.registered = True
+        self._epoll.register(connection.fd, select.EPOLLIN)
+
+    def _pause_accepting(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            self._accept_again = time.monotonic() + ACCEPT_PAUSE
+            self._epoll.unregister(self._listener)
+
+    def _resume_accepting(self) -> None:
+        if not self._accepting and not self._draining and len(self._connections) < self._most_connections:
+            self._accepting = True
+            self._epoll.register(self._listener, select.EPOLLIN)
+
+    def _detach(self, connection: Connection) -> None:
+        """Take a connection out of the poll: it belongs to its call."""
+        if connection.registered:
+            connection.registered = False
+            self._epoll.unregister(connection.fd)
+
+    def _release(self, connection: Connection) -> None:
+        """Put a connection back into the poll after its answer, or let it go."""
+        if connection.broken or self._closing:
+            self._close(connection)
+            return
+        if self._draining and not connection.held:
+            if self._successors is not None:
+                try:
+                    socket.send_fds(self._successors, [b"c"], [connection.fd])
+                except OSError as error:
+                    log.warning("a connection could not be handed to the next worker: %s", error)
+            self._close(connection)
+            return
+        connection.registered = True
+        self._epoll.register(connection.fd, select.EPOLLIN)
+        if connection.held:
+            self._command(lambda: self._ready.append(connection.fd))
+
+    def _close(self, connection: Connection) -> None:
+        if connection.held:
+            self._pending_bytes -= connection.held
+            connection.pieces = None
+        connection.registered = False
+        if self._connections.get(connection.fd) is connection:
+            del self._connections[connection.fd]
+        connection.close()
+        self._check_drained()
+
+
+def _stack_of(call: Call) -> str:
+    if call.task is not None:
+        return "".join(line for frame in call.task.get_stack() for line in traceback.format_stack(frame, 1)).rstrip()
+    frame = sys._current_frames().get(call.thread) if call.thread else None
+    if frame is None:
+        return "(waiting for a thread)"
+    files = {step.definition.origin for step in call.phase_chain.chain.steps}
+    stack = traceback.extract_stack(frame)
+    first = next((i for i, entry in enumerate(stack) if entry.filename in files), 0)
+    return "".join(traceback.format_list(stack[first:])).rstrip()
+
+
+def _debugger_attached() -> bool:
+    return sys.gettrace() is not None or "pydevd" in sys.modules or "debugpy" in sys.modules

@@ -1,0 +1,85 @@
+"""The pool: threads for calls that may wait.
+
+Rules that live here: threads start when work waits and none is idle, up to a limit; a thread whose call was given up
+on does not count towards it, until as many are stuck as the limit allows; then calls wait, and fail at their deadline.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger("apisix.runner.pool")
+
+Job = Callable[[], None]
+
+
+class Pool:
+    """A bounded set of daemon threads that run jobs in order of arrival.
+
+    Args:
+        name: what its threads are called.
+        limit: the most threads at a time, stuck ones apart.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+        self._members: set[int] = set()
+        self._stuck: set[int] = set()
+        self._started = 0
+
+    def submit(self, job: Job) -> None:
+        """Run a job as soon as a thread is free."""
+        self._jobs.put(job)
+        if self._idle < self._jobs.qsize():
+            self._grow()
+
+    def give_up(self, thread: int) -> None:
+        """Count a thread (its ident) as stuck: another may take its place, and it ends when its job does."""
+        with self._lock:
+            if thread not in self._members or len(self._stuck) >= self._limit:
+                return
+            self._stuck.add(thread)
+        if self._jobs.qsize():
+            self._grow()
+
+    @property
+    def stuck(self) -> int:
+        """Threads whose job was given up on and still runs."""
+        return len(self._stuck)
+
+    def _grow(self) -> None:
+        with self._lock:
+            if self._threads - len(self._stuck) >= self._limit:
+                return
+            self._threads += 1
+            self._started += 1
+            name = f"{self._name}-{self._started}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def _run(self) -> None:
+        ident = threading.get_ident()
+        with self._lock:
+            self._members.add(ident)
+        while True:
+            with self._lock:
+                self._idle += 1
+            job = self._jobs.get()
+            with self._lock:
+                self._idle -= 1
+            if job is not None:
+                try:
+                    job()
+                except BaseException:
+                    log.exception("a job of the pool failed; this is a mistake of the runner, please report it")
+            with self._lock:
+                if ident in self._stuck:
+                    self._stuck.discard(ident)
+                    self._members.discard(ident)
+                    self._threads -= 1
+                    return

@@ -1,0 +1,190 @@
+"""A worker: one process that loads the plugins and serves the gateway.
+
+Rules that live here:
+- It reports to the supervisor once, when it accepts or why it cannot, and then lives by signals: TERM drains, HUP
+  retires it in favour of the next generation (its idle connections go there), INT and QUIT end it quickly.
+- When the supervisor is gone, so is the one who would replace it: it drains, and lets go of stdout, which APISIX waits
+  on to notice the runner's end.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+import msgspec
+
+from apisix.runner.config import Settings
+from apisix.runner.plugin.discovery import load_plugins
+from apisix.runner.plugin.registry import Registry
+from apisix.runner.server.confs import Confs
+from apisix.runner.server.dispatch import Dispatcher
+from apisix.runner.server.poller import Poller
+
+log = logging.getLogger("apisix.runner.worker")
+
+QUICK_END = 2.0  # seconds that open calls have when the worker is to end quickly
+EXPIRE_EVERY = 60.0  # seconds
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+
+
+class Report(msgspec.Struct):
+    """What a worker tells the supervisor, as one line of JSON.
+
+    Attributes:
+        ready: whether it accepts.
+        problems: what is wrong with plugins' files, a line each.
+    """
+
+    ready: bool
+    problems: list[str] = []
+
+
+class Channels(msgspec.Struct):
+    """What connects a worker with the supervisor and with other generations of workers.
+
+    Attributes:
+        report: file descriptor to write the report to.
+        lifeline: file descriptor that reaches EOF when the supervisor is gone.
+        predecessors: where workers that retire send their connections; None in the first generation.
+        successors: where this worker sends its own when it retires.
+    """
+
+    report: int
+    lifeline: int
+    predecessors: socket.socket | None
+    successors: socket.socket
+
+
+class Worker:
+    """The process's one worker.
+
+    Args:
+        listener: listening; shared with other workers.
+        settings: all of them.
+        channels: to supervisor and other workers.
+        accepted_problems: what may be wrong with plugins' files; with anything else the worker does not start. None
+            accepts everything.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        settings: Settings,
+        channels: Channels,
+        accepted_problems: Sequence[str] | None,
+    ) -> None:
+        self._listener = listener
+        self._settings = settings
+        self._channels = channels
+        self._accepted = accepted_problems
+        self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
+
+    def run(self) -> int:
+        """Serve until told to end. Returns the exit code."""
+        registry = load_plugins(self._settings.plugins.paths)
+        problems = [str(problem) for problem in registry.problems]
+        if self._accepted is not None and not set(problems) <= set(self._accepted):
+            self._report(Report(False, problems))
+            return 1
+        if self._accepted is None:
+            for problem in problems:
+                log.error("%s; routes that use it fail", problem)
+        confs = Confs(registry, self._settings.conf.expire)
+        poller = self._start_poller(confs, registry)
+        # What lives now lives as long as the worker: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._report(Report(True, problems))
+        return self._live(poller)
+
+    def _start_poller(self, confs: Confs, registry: Registry) -> Poller:
+        settings = self._settings
+        poller = Poller(
+            self._listener,
+            Dispatcher(confs, settings.timeout, settings.gateway.version),
+            threads=settings.threads,
+            setup_timeout=settings.setup_timeout,
+            most_connections=settings.limits.connections,
+            most_pending=settings.limits.pending_bytes,
+        )
+        next_expiry = time.monotonic() + EXPIRE_EVERY
+
+        def housekeeping(now: float) -> None:
+            nonlocal next_expiry
+            if now > next_expiry:
+                next_expiry = now + EXPIRE_EVERY
+                for conf in confs.expire():
+                    conf.teardown()
+
+        poller.housekeeping = housekeeping
+        poller.start(self._channels.predecessors)
+        names = ", ".join(definition.name for definition in registry.definitions())
+        log.info("accepting, pid %d, plugins: %s", os.getpid(), names or "none")
+        return poller
+
+    def _report(self, report: Report) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._channels.report, msgspec.json.encode(report) + b"\n")
+        os.close(self._channels.report)
+
+    def _live(self, poller: Poller) -> int:
+        ends_at = float("inf")
+        waiting = select.poll()
+        waiting.register(self._signals, select.POLLIN)
+        waiting.register(self._channels.lifeline, select.POLLIN)
+        while not poller.drained.is_set() and time.monotonic() < ends_at:
+            # While it drains, look often: the end of the last call is no event here.
+            events = waiting.poll(None if ends_at == float("inf") else 10)
+            for fd, _ in events:
+                if fd == self._channels.lifeline:
+                    waiting.unregister(fd)
+                    _let_go_of_output()
+                    poller.drain()
+                    ends_at = min(ends_at, time.monotonic() + self._settings.drain_timeout)
+                    continue
+                for number in os.read(fd, 64):
+                    ends_at = min(ends_at, time.monotonic() + self._obey(number, poller))
+        if not poller.drained.is_set() and poller.open_calls:
+            log.error("ending with %d calls open", poller.open_calls)
+        return 0
+
+    def _obey(self, number: int, poller: Poller) -> float:
+        """Do what a signal says. Returns the seconds that are left."""
+        if number == signal.SIGHUP:
+            poller.drain(self._channels.successors)
+        elif number == signal.SIGTERM:
+            poller.drain()
+        else:
+            poller.close()
+            return QUICK_END
+        return self._settings.drain_timeout
+
+
+def _let_go_of_output() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
+def main(
+    listener: socket.socket, settings: Settings, channels: Channels, accepted_problems: Sequence[str] | None
+) -> NoReturn:
+    """Run a worker in this process, and end the process."""
+    code = 1
+    try:
+        code = Worker(listener, settings, channels, accepted_problems).run()
+    except BaseException:
+        log.exception("a worker failed: a mistake of the runner, please report it")
+    finally:
+        logging.shutdown()
+        os._exit(code)  # daemon threads of plugins that hang must not keep the process
