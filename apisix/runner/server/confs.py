@@ -3,7 +3,9 @@
 Rules that live here:
 - A token is derived from the route key without its version and from the conf, so that the same conf has the same
   token in every worker, after every restart, for ever. It is never 0, which FlatBuffers would leave out. Should two
-  confs derive the same number, the later one takes the next that is free.
+  confs derive the same number, the later one takes the next that is free in the store; without a store, which alone
+  remembers that for the next process, it is refused.
+- A conf is in the store before its token is answered. A token that this worker does not know is looked up there.
 - A conf is parsed and its chain built once, at PrepareConf. Preparing it again is a look-up. A failure is remembered
   for two seconds, since the gateway asks again with every request.
 - What fails in ext-plugin-post-resp becomes a conf whose calls fail: there an error would show the client the
@@ -21,6 +23,7 @@ from apisix.runner.plugin.chain import Chain, Step, build_plugins
 from apisix.runner.plugin.errors import ConfError
 from apisix.runner.plugin.registry import REQUEST, RESPONSE, Registry
 from apisix.runner.server.lanes import Lane
+from apisix.runner.server.store import Store
 from apisix.runner.wire.flatbuf import Pair
 from apisix.runner.wire.messages import PrepareConfReq
 
@@ -122,11 +125,13 @@ class Confs:
     Args:
         registry: the plugins there are.
         expire: seconds that the gateway keeps a token.
+        store: shared with other workers; None keeps everything in this one.
     """
 
-    def __init__(self, registry: Registry, expire: float) -> None:
+    def __init__(self, registry: Registry, expire: float, store: Store | None = None) -> None:
         self._registry = registry
         self._keep = 2 * expire
+        self._store = store
         self._confs: dict[int, PreparedConf] = {}
         self._contents: dict[int, bytes] = {}
         self._failures: dict[int, tuple[float, ConfError]] = {}
@@ -135,6 +140,10 @@ class Confs:
 
     def __len__(self) -> int:
         return len(self._confs)
+
+    def is_stored(self, token: int) -> bool:
+        """Whether a token that is not prepared here can be."""
+        return self._store is not None and self._store.has(token)
 
     def prepare(self, request: PrepareConfReq) -> int:
         """The token of a conf, prepared if it is not yet.
@@ -149,10 +158,33 @@ class Confs:
         conf = request.conf or []
         content = canonical(key.identity, conf)
         with self._lock:
-            token = self._token(content)
+            token = self._known_token(content)
+        if token is None:
+            token = self._new_token(content, key)
+        self._prepare(token, key, conf, content)
+        return token
+
+    def restore(self, token: int) -> bool:
+        """Prepare a conf that another worker, or an earlier runner, has stored.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ConfError: its plugins reject it now; logged.
+        """
+        content = self._store.read(token) if self._store is not None else None
+        if content is None:
+            return False
+        identity, conf = from_canonical(content)
+        self._prepare(token, RouteKey(f"{identity}#" if identity else None), conf, content)
+        return True
+
+    def _prepare(self, token: int, key: RouteKey, conf: Sequence[Pair], content: bytes) -> None:
+        with self._lock:
             known = self._confs.get(token)
             if known is not None and not known.outdated:
-                return token
+                return
             failed = self._failures.get(token)
             if failed is not None and time.monotonic() - failed[0] < REMEMBER_FAILURE:
                 raise failed[1]
@@ -164,7 +196,6 @@ class Confs:
         names = ", ".join(name for name, _ in conf)
         if prepared.failure is None:
             log.info("route %s: prepared for %s: %s", key.route, key.plugin or "any phase", names or "no plugins")
-        return token
 
     def _build(self, token: int, key: RouteKey, conf: Sequence[Pair]) -> PreparedConf:
         try:
@@ -177,10 +208,26 @@ class Confs:
                 self._failures[token] = (time.monotonic(), error)
             raise
 
-    def _token(self, content: bytes) -> int:
+    def _known_token(self, content: bytes) -> int | None:
         token = first_token(content)
-        while self._contents.get(token, content) != content:
-            token = token % 0xFFFFFFFF + 1
+        while (known := self._contents.get(token)) is not None:
+            if known == content:
+                return token
+            token = next_token(token)
+        return None
+
+    def _new_token(self, content: bytes, key: RouteKey) -> int:
+        """The token of a content that this worker has not prepared, stored under it."""
+        token = first_token(content)
+        try:
+            while self._store is not None and not self._store.write(token, content):
+                token = next_token(token)
+        except OSError:
+            pass  # from memory, then; the store has told
+        if self._contents.get(token, content) != content:
+            problem = "its conf token is taken by another conf, and there is no store to remember another one"
+            log.error("route %s: %s", key.route, problem)
+            raise ConfError(key.route, problem)
         return token
 
     def expire(self) -> list[PreparedConf]:
@@ -191,6 +238,11 @@ class Confs:
             for conf in gone:
                 del self._confs[conf.token], self._contents[conf.token]
             self._failures = {t: f for t, f in self._failures.items() if now - f[0] < REMEMBER_FAILURE}
+            used = [conf.token for conf in self._confs.values() if now - conf.used < self._keep / 8]
+        if self._store is not None:
+            for token in used:
+                self._store.touch(token)
+            self._store.sweep(self._keep)
         return gone
 
 
@@ -201,6 +253,22 @@ def canonical(identity: str, conf: Sequence[Pair]) -> bytes:
         parts += (name, value or "")
     raw = [part.encode("utf-8", "surrogateescape") for part in parts]
     return b"".join(len(part).to_bytes(4, "big") + part for part in raw)
+
+
+def from_canonical(content: bytes) -> tuple[str, list[Pair]]:
+    """What `canonical` was made of: the identity and the conf."""
+    parts = []
+    at = 0
+    while at < len(content):
+        end = at + 4 + int.from_bytes(content[at : at + 4], "big")
+        parts.append(content[at + 4 : end].decode("utf-8", "surrogateescape"))
+        at = end
+    return parts[0], list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def next_token(token: int) -> int:
+    """The number to try after one that is taken."""
+    return token % 0xFFFFFFFF + 1
 
 
 def first_token(content: bytes) -> int:

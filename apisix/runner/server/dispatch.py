@@ -3,7 +3,8 @@
 Rules that live here:
 - Types 1, 2 and 4 are requests. Anything else, and anything malformed, is answered with error 0 and costs its
   connection; an HTTPRespCall gets a whole response instead, since there an error protects nothing.
-- A token that no conf has is error 2: the gateway prepares the conf again and repeats the call.
+- A token that no conf has is error 2: the gateway prepares the conf again and repeats the call. One that only the
+  store knows is prepared first, away from the poll.
 """
 
 import logging
@@ -51,6 +52,20 @@ class Refused(Exception):
         self.reason = reason
 
 
+class Unprepared(Exception):
+    """A call whose conf is in the store and not prepared in this worker.
+
+    Args:
+        token: the conf's.
+        failed_answer: the answer that fails closed.
+    """
+
+    def __init__(self, token: int, failed_answer: bytes) -> None:
+        super().__init__(token)
+        self.token = token
+        self.failed_answer = failed_answer
+
+
 class Dispatcher:
     """Turns frames into calls.
 
@@ -76,6 +91,7 @@ class Dispatcher:
 
         Raises:
             Refused: it is malformed, of another type, or its token is not known.
+            Unprepared: its conf is to be restored first.
         """
         kind = frame[0]
         try:
@@ -83,14 +99,14 @@ class Dispatcher:
                 message = HTTPReqCallReq(frame)
                 conf = self._confs.get(message.conf_token)
                 if conf is None:
-                    raise Refused(TOKEN_NOT_FOUND)
+                    raise self._unknown(message.conf_token, UNAVAILABLE)
                 conf.used = now
                 return RequestCall(connection, message, conf, now + self.timeout, self._version)
             if kind == FrameType.HTTP_RESP_CALL:
                 response = HTTPRespCallReq(frame)
                 conf = self._confs.get(response.conf_token)
                 if conf is None or conf.outdated:
-                    raise Refused(TOKEN_NOT_FOUND)
+                    raise self._unknown(response.conf_token, failed_response(response.id))
                 if conf.failure is None:
                     conf.used = now
                 return ResponseCall(connection, response, conf, now + self.timeout, self._gateway)
@@ -98,6 +114,26 @@ class Dispatcher:
             answer = BAD_REQUEST if kind == FrameType.HTTP_REQ_CALL else failed_response(0)
             raise Refused(answer, str(error)) from None
         raise Refused(BAD_REQUEST, f"frame.type at offset 0: expected 1, 2 or 4 from the gateway, got {kind}")
+
+    def _unknown(self, token: int, failed_answer: bytes) -> Refused | Unprepared:
+        if self._confs.is_stored(token):
+            return Unprepared(token, failed_answer)
+        return Refused(TOKEN_NOT_FOUND)
+
+    def restore(self, connection: Connection, frame: bytes, unprepared: Unprepared) -> Call:
+        """The call of a frame whose conf is to be restored first. May take as long as the plugins' `setup` does.
+
+        Raises:
+            Refused: the conf is gone, or its plugins reject it now.
+        """
+        try:
+            if self._confs.restore(unprepared.token):
+                return self.open_call(connection, frame, time.monotonic())
+        except ConfError:
+            raise Refused(unprepared.failed_answer) from None
+        except Unprepared:
+            raise Refused(unprepared.failed_answer) from None
+        raise Refused(TOKEN_NOT_FOUND)
 
     def prepare(self, frame: bytes) -> bytes:
         """Answer a PrepareConf. May take as long as the plugins' `setup` does.

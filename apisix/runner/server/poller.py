@@ -26,12 +26,12 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
-from apisix.runner.plugin.errors import own_traceback
 from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, Call
 from apisix.runner.server.connection import CHUNK, Connection
 from apisix.runner.server.coroutines import LoopThread
-from apisix.runner.server.dispatch import Dispatcher, Refused
+from apisix.runner.server.dispatch import Dispatcher, Refused, Unprepared
 from apisix.runner.server.pool import Pool
 from apisix.runner.wire.frame import FrameType
 
@@ -85,7 +85,7 @@ class Poller:
         self._lead_thread = 0
         self._lead_lock = threading.Lock()
         self._open_calls: set[Call] = set()
-        self._prepares: dict[Connection, tuple[float, list[int]]] = {}
+        self._prepares: dict[Connection, tuple[float, list[int], bytes]] = {}
         self._pending_bytes = 0
         self._active = True
         self._accepting = False
@@ -262,9 +262,7 @@ class Poller:
         """Run or hand out what a frame asks for. Returns False when the lead was lost meanwhile."""
         if frame[0] == FrameType.PREPARE_CONF:
             self._detach(connection)
-            thread = [0]
-            self._prepares[connection] = (time.monotonic() + self._setup_timeout, thread)
-            self._prepare_pool.submit(lambda: self._run_prepare(connection, frame, thread))
+            self._submit_prepare(connection, UNAVAILABLE, lambda: self._dispatcher.prepare(frame))
             return True
         now = time.monotonic()
         try:
@@ -272,14 +270,18 @@ class Poller:
         except Refused as refused:
             self._refuse(connection, refused)
             return True
+        except Unprepared as unprepared:
+            self._detach(connection)
+            self._submit_prepare(
+                connection,
+                unprepared.failed_answer,
+                partial(self._dispatcher.restore, connection, frame, unprepared),
+            )
+            return True
         phase_chain = call.phase_chain
         if not phase_chain.lane.inline or phase_chain.chain.coroutine:
             self._detach(connection)
-            self._open_calls.add(call)
-            if phase_chain.chain.coroutine:
-                self._loop.submit(lambda: self._run_on_loop(call))
-            else:
-                self._pool.submit(lambda: self._run_in_pool(call))
+            self._hand_out(call)
             return True
         call.before_wait = self._leave_lead
         slot.append(call)
@@ -294,6 +296,19 @@ class Poller:
         phase_chain.lane.ran_inline(time.monotonic() - now)
         self._send(connection, answer)
         return True
+
+    def _hand_out(self, call: Call) -> None:
+        """Let a call run in the pool or on the loop; its connection has left the poll."""
+        self._open_calls.add(call)
+        if call.phase_chain.chain.coroutine:
+            self._loop.submit(lambda: self._run_on_loop(call))
+        else:
+            self._pool.submit(lambda: self._run_in_pool(call))
+
+    def _submit_prepare(self, connection: Connection, failed_answer: bytes, job: Callable[[], bytes | Call]) -> None:
+        thread = [0]
+        self._prepares[connection] = (time.monotonic() + self._setup_timeout, thread, failed_answer)
+        self._prepare_pool.submit(lambda: self._run_prepare(connection, job, thread, failed_answer))
 
     def _send(self, connection: Connection, answer: bytes) -> None:
         """Send an answer without waiting; what does not fit is sent by the pool."""
@@ -381,9 +396,9 @@ class Poller:
                 running = call.response.running
                 if running is not None and running[1] is not None and now - running[2] > running[1]:
                     self._give_up(call, f"plugin {running[0]!r} passed its timeout of {running[1]:g} s")
-            for connection, (deadline, thread) in list(self._prepares.items()):
+            for connection, (deadline, thread, failed_answer) in list(self._prepares.items()):
                 if now > deadline:
-                    self._give_up_prepare(connection, thread[0])
+                    self._give_up_prepare(connection, thread[0], failed_answer)
         if not self._accepting and not self._draining and now > self._accept_again:
             self._command(self._resume_accepting)
         self.housekeeping(now)
@@ -405,7 +420,7 @@ class Poller:
             pass
         call.connection.cut()
 
-    def _give_up_prepare(self, connection: Connection, thread: int) -> None:
+    def _give_up_prepare(self, connection: Connection, thread: int, failed_answer: bytes) -> None:
         if self._prepares.pop(connection, None) is None:
             return
         stack = "".join(traceback.format_stack(sys._current_frames().get(thread))) if thread else "(waiting)"
@@ -415,7 +430,7 @@ class Poller:
         if thread:
             self._prepare_pool.give_up(thread)
         try:
-            connection.send_now(UNAVAILABLE)
+            connection.send_now(failed_answer)
         except OSError:
             pass
         connection.cut()
@@ -461,23 +476,30 @@ class Poller:
             return
         self._finish(call.connection, answer)
 
-    def _run_prepare(self, connection: Connection, frame: bytes, thread: list[int]) -> None:
-        thread[0] = threading.get_ident()
-        try:
-            answer = self._dispatcher.prepare(frame)
-        except Refused as refused:
-            log.error("malformed frame: %s; it is refused and its connection closed", refused.reason)
-            connection.broken = True
-            answer = refused.answer
-        except BaseException as error:
-            log.error(
-                "PrepareConf failed: a mistake of the runner, please report it\n%s", own_traceback(error, __file__)
-            )
-            answer = UNAVAILABLE
-        if self._prepares.pop(connection, None) is None:  # answered when its time was over
+    def _run_prepare(
+        self, connection: Connection, job: Callable[[], bytes | Call], thread: list[int], failed_answer: bytes
+    ) -> None:
+        if connection not in self._prepares:  # its time was over before a thread was free
             self._close(connection)
             return
-        self._finish(connection, answer)
+        thread[0] = threading.get_ident()
+        result: bytes | Call
+        try:
+            result = job()
+        except Refused as refused:
+            if refused.reason is not None:
+                log.error("malformed frame: %s; it is refused and its connection closed", refused.reason)
+                connection.broken = True
+            result = refused.answer
+        except BaseException as error:
+            log.error("preparing failed: a mistake of the runner, please report it", exc_info=error)
+            result = failed_answer
+        if self._prepares.pop(connection, None) is None:  # answered when its time was over
+            self._close(connection)
+        elif isinstance(result, Call):
+            self._hand_out(result)
+        else:
+            self._finish(connection, result)
 
     def _finish(self, connection: Connection, answer: bytes) -> None:
         """Send an answer, waiting if need be, and give the connection back."""

@@ -26,6 +26,7 @@ from apisix.runner.plugin.registry import Registry
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.dispatch import Dispatcher
 from apisix.runner.server.poller import Poller
+from apisix.runner.server.store import open_store
 
 log = logging.getLogger("apisix.runner.worker")
 
@@ -99,7 +100,8 @@ class Worker:
         if self._accepted is None:
             for problem in problems:
                 log.error("%s; routes that use it fail", problem)
-        confs = Confs(registry, self._settings.conf.expire)
+        store = open_store(self._settings.socket.file)
+        confs = Confs(registry, self._settings.conf.expire, store)
         poller = self._start_poller(confs, registry)
         # What lives now lives as long as the worker: the collector need not look at it again.
         gc.collect()
