@@ -14,7 +14,7 @@ FOLDER = os.path.dirname(os.path.realpath(__file__))
 PROJECT = os.path.dirname(FOLDER)
 VENV_PYTHON = os.path.join(PROJECT, ".venv", "bin", "python")
 MARK = "apisix_runner_venv"
-"""Given as a `-X` option to the Python that this one becomes, so that it is tried once; arguments and environment stay."""
+"""A `-X` option for the Python that this one becomes: it is tried once, and arguments and environment stay."""
 
 
 def find_lack() -> str:
