@@ -35,3 +35,11 @@ class Link(Protocol):
     async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         """The same for coroutines."""
         ...
+
+    def kept_context(self, request_id: str) -> bytes | None:
+        """What `request.context` held in the request phase of a request; None where it was empty.
+
+        Args:
+            request_id: the gateway's variable of that name.
+        """
+        ...

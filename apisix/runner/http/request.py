@@ -57,6 +57,7 @@ class Request:
         "_args",
         "_body",
         "_call",
+        "_context",
         "_headers",
         "_link",
         "_new_body",
@@ -80,12 +81,18 @@ class Request:
         self._new_body: bytes | None = None
         self._vars: dict[str, bytes | None] | None = None
         self._state: SimpleNamespace | None = None
+        self._context: dict[str, Any] | None = None
         self.in_coroutine = False
 
     @property
     def id(self) -> int:
         """The gateway's number of this call; 0 is one too. The two phases of a request have different ones."""
         return self._call.id
+
+    @property
+    def conf_token(self) -> int:
+        """The token of the conf that this call runs."""
+        return self._call.conf_token
 
     @property
     def remote_addr(self) -> IPv4Address | IPv6Address:
@@ -156,6 +163,17 @@ class Request:
         if self._state is None:
             self._state = SimpleNamespace()
         return self._state
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """A small dict of what JSON can hold, for later plugins of the conf and for the response phase of this request.
+
+        It stays in the runner: neither the client nor the upstream sees it or can forge it. To keep it for the
+        response phase costs one round trip to the gateway, where anything is in it.
+        """
+        if self._context is None:
+            self._context = {}
+        return self._context
 
     # Asked of the gateway.
 
@@ -287,6 +305,11 @@ class Request:
     def new_body(self) -> bytes | None:
         """The body, where it was replaced."""
         return self._new_body
+
+    @property
+    def touched_context(self) -> dict[str, Any] | None:
+        """The context, where it was touched."""
+        return self._context
 
     @property
     def touched_headers(self) -> Headers | None:

@@ -8,7 +8,7 @@ Rules that live here:
 - A wrong status, header or body raises at the line that sets it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from apisix.runner.http.fields import FieldsLike, Headers
@@ -45,6 +45,7 @@ class Response:
         "_raw",
         "_status",
         "_upstream_body",
+        "after",
         "in_coroutine",
         "running",
         "stopped",
@@ -60,6 +61,7 @@ class Response:
         self._upstream_body: tuple[bytes | None] | None = None
         self.in_coroutine = False
         self.stopped = False
+        self.after: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
         self.running: tuple[str, float | None, float] | None = None
 
     @property

@@ -9,8 +9,10 @@ Rules that live here:
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from apisix.runner.http.fields import Args, FieldsLike, Headers
 from apisix.runner.http.link import Link
@@ -83,6 +85,14 @@ class ResponsePhaseRequest(Request):
     @headers.setter
     def headers(self, headers: FieldsLike) -> NoReturn:
         raise RuntimeError(_SENT)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What the request phase left (variable ``request_id`` finds it). Changes are seen by later plugins only."""
+        if self._context is None:
+            kept = self._link.kept_context(self._variable("request_id"))
+            self._context = {} if kept is None else msgspec.json.decode(kept, type=dict[str, Any])
+        return self._context
 
     def known_method(self) -> str | None:
         """The method, where it was asked for already."""

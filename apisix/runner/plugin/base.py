@@ -6,6 +6,7 @@ Rules that live here:
 - `filter` runs in the request phase, `filter_response` in the response phase; either may be ``async def``.
 """
 
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +29,7 @@ class Base:
         on_error: ``"fail"``: an exception fails the call (503); ``"continue"``: it is logged and the request goes on.
         blocking: True where `filter` waits or computes for more than a millisecond, False where it never does; None
             lets the runner find out.
+        variables: names of variables that are asked in one round trip before this plugin's chain runs.
         timeout: seconds for one run of this plugin, below the setting ``timeout``; None leaves it at that.
 
     Example:
@@ -42,6 +44,7 @@ class Base:
     on_error: ClassVar[Literal["fail", "continue"]] = "fail"
     blocking: ClassVar[bool | None] = None
     timeout: ClassVar[float | None] = None
+    variables: ClassVar[Sequence[str]] = ()
 
     def __init__(self, name: str = "") -> None:
         if name and not type(self).name:
@@ -101,6 +104,25 @@ class Base:
             RuntimeError: no call runs in this thread.
         """
         self._response("rewrite").stopped = False
+
+    def after(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run a function once the answer is on the wire: a ``def`` in a thread, an ``async def`` on the loop.
+
+        It cannot change the answer any more. Its failures are logged; at a shutdown it is waited for.
+
+        Args:
+            function: called with `args`.
+
+        Raises:
+            RuntimeError: no call runs in this thread.
+
+        Example:
+            >>> self.after(self.audit, request.method, request.path)
+        """
+        response = self._response("after")
+        if response.after is None:
+            response.after = []
+        response.after.append((function, args))
 
     def _response(self, method: str) -> Response:
         response = current_response.get()

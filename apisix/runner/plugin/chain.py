@@ -66,12 +66,13 @@ class Chain:
         steps: in order of execution.
     """
 
-    __slots__ = ("blocking", "coroutine", "steps", "timed")
+    __slots__ = ("blocking", "coroutine", "steps", "timed", "variables")
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = tuple(steps)
         self.coroutine = any(step.coroutine for step in steps)
         self.timed = any(step.timeout is not None for step in steps)
+        self.variables = tuple(dict.fromkeys(name for step in steps for name in step.instance.variables))
         declared = {step.instance.blocking for step in steps}
         self.blocking: bool | None = True if True in declared else False if declared <= {False} else None
 
@@ -156,7 +157,7 @@ def build_plugins(conf: Sequence[Pair], registry: Registry) -> list[tuple[str, D
     plugins = []
     for name, value in conf:
         definition = registry.find(name)
-        config = parse_conf(name, value or "", definition.conf_type)
+        config = value if definition.raw_conf else parse_conf(name, value or "", definition.conf_type)
         try:
             instance = definition.create()
         except LoadError as error:

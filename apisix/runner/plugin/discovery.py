@@ -19,6 +19,7 @@ from types import ModuleType
 
 import apisix
 from apisix.runner.plugin.base import Base
+from apisix.runner.plugin.core import PluginBase, adapt
 from apisix.runner.plugin.errors import LoadError
 from apisix.runner.plugin.registry import Definition, Registry
 
@@ -110,10 +111,10 @@ def _message(error: BaseException) -> str:
 def _plugin_classes(module: ModuleType) -> list[type[Base]]:
     inside = module.__name__
     return [
-        member
+        adapt(member) if issubclass(member, PluginBase) else member
         for member in vars(module).values()
         if isinstance(member, type)
-        and issubclass(member, Base)
+        and issubclass(member, Base | PluginBase)
         and (member.__module__ == inside or member.__module__.startswith(f"{inside}."))
         and not member.__name__.startswith("_")
         and not inspect.isabstract(member)

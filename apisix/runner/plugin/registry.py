@@ -42,7 +42,7 @@ class Definition:
         LoadError: something about the class is wrong.
     """
 
-    __slots__ = ("conf_type", "coroutine", "name", "origin", "phases", "plugin_class")
+    __slots__ = ("conf_type", "coroutine", "name", "origin", "phases", "plugin_class", "raw_conf")
 
     def __init__(self, plugin_class: type[Base], origin: str) -> None:
         self.plugin_class = plugin_class
@@ -64,6 +64,7 @@ class Definition:
             raise self._wrong(
                 f"Conf must be a msgspec.Struct, a dataclass, a TypedDict or a pydantic model, got {self.conf_type!r}"
             )
+        self.raw_conf: bool = getattr(plugin_class, "raw_conf", False)
         self._check_declarations()
         self.name = self._find_name()
 
@@ -84,6 +85,8 @@ class Definition:
             raise self._wrong(f"on_error must be 'fail' or 'continue', got {declared.on_error!r}")
         if declared.blocking not in (None, True, False):
             raise self._wrong(f"blocking must be True, False or None, got {declared.blocking!r}")
+        if isinstance(declared.variables, str) or not all(isinstance(name, str) for name in declared.variables):
+            raise self._wrong(f"variables must be a list or tuple of names, got {declared.variables!r}")
         timeout = declared.timeout
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
             raise self._wrong(f"timeout must be a number of seconds above 0 or None, got {timeout!r}")

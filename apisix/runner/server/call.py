@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from apisix.runner.http.answer import (
     NO_BODY_STATUSES,
@@ -29,6 +30,7 @@ from apisix.runner.plugin.chain import InThread
 from apisix.runner.plugin.errors import ConfError, PluginFailure
 from apisix.runner.server.confs import PhaseChain, PreparedConf
 from apisix.runner.server.connection import Connection
+from apisix.runner.server.contexts import Contexts
 from apisix.runner.wire.frame import FrameBuffer, FrameType, WireError
 from apisix.runner.wire.messages import (
     ErrorCode,
@@ -65,12 +67,14 @@ class Call:
         id: the gateway's number of it.
         conf: what it runs.
         deadline: when it is answered with an error, by time.monotonic().
+        contexts: what plugins keep from the request phase for the response phase.
     """
 
     __slots__ = (
         "before_wait",
         "conf",
         "connection",
+        "contexts",
         "deadline",
         "id",
         "request",
@@ -84,8 +88,11 @@ class Call:
     request: Request
     response: Response
 
-    def __init__(self, connection: Connection, id: int, conf: PreparedConf, deadline: float) -> None:
+    def __init__(
+        self, connection: Connection, id: int, conf: PreparedConf, deadline: float, contexts: Contexts
+    ) -> None:
         self.connection = connection
+        self.contexts = contexts
         self.id = id
         self.conf = conf
         self.deadline = deadline
@@ -119,7 +126,18 @@ class Call:
     def run(self) -> bytes:
         """Run the chain in this thread. Returns the answer's frame; never raises."""
         try:
-            self.phase_chain.chain.run(self.request, self.response)
+            self.check()
+            chain = self.phase_chain.chain
+            if chain.variables:
+                self.request.vars(*chain.variables)
+            chain.run(self.request, self.response)
+            name = self.needed_variable()
+            if name is not None:
+                try:
+                    self.request.var(name)
+                except GatewayError as error:
+                    self.not_answered(error)
+                    raise
             return self.answer()
         except BaseException as error:
             return self.failed(error)
@@ -127,10 +145,37 @@ class Call:
     async def run_async(self, in_thread: InThread) -> bytes:
         """Run the chain on the loop. Returns the answer's frame; raises only when the call is given up on."""
         try:
-            await self.phase_chain.chain.run_async(self.request, self.response, in_thread)
+            self.check()
+            chain = self.phase_chain.chain
+            self.request.in_coroutine = True
+            if chain.variables:
+                await self.request.read_vars(*chain.variables)
+            await chain.run_async(self.request, self.response, in_thread)
+            name = self.needed_variable()
+            if name is not None:
+                self.request.in_coroutine = True
+                try:
+                    await self.request.read_var(name)
+                except GatewayError as error:
+                    self.not_answered(error)
+                    raise
             return self.answer()
         except Exception as error:
             return self.failed(error)
+
+    def check(self) -> None:
+        """Raise what keeps the conf from running at all."""
+
+    def needed_variable(self) -> str | None:
+        """A variable that the answer needs, beyond what the plugins asked for."""
+        return None
+
+    def not_answered(self, error: GatewayError) -> None:
+        """Learn from a gateway that did not answer `needed_variable`."""
+
+    def kept_context(self, request_id: str) -> bytes | None:
+        """What `request.context` held in the request phase of a request."""
+        return self.contexts.read(request_id)
 
     def failed(self, error: BaseException) -> bytes:
         """Log a failure, and the answer that fails closed."""
@@ -250,9 +295,10 @@ class RequestCall(Call):
         message: HTTPReqCallReq,
         conf: PreparedConf,
         deadline: float,
+        contexts: Contexts,
         version: Version | None,
     ) -> None:
-        super().__init__(connection, message.id, conf, deadline)
+        super().__init__(connection, message.id, conf, deadline, contexts)
         self.version = version
         self.response = Response()
         self.request = Request(message, self, conf.post_req)
@@ -262,6 +308,10 @@ class RequestCall(Call):
         """The chain and lane of this call."""
         return self.conf.request
 
+    def needed_variable(self) -> str | None:
+        """The request's id in the gateway, where there is a context to be found by it in the response phase."""
+        return "request_id" if self.request.touched_context else None
+
     def answer(self) -> bytes:
         """The answer's frame, from what the plugins did.
 
@@ -269,6 +319,9 @@ class RequestCall(Call):
             WireError: it is larger than a frame can be.
         """
         response = self.response
+        context = self.request.touched_context
+        if context:
+            self._keep(context)
         if response.stopped:
             return encode_http_req_call_resp(self.id, stop_action(response))
         if response.new_status or response.raw_body is not None:
@@ -283,6 +336,13 @@ class RequestCall(Call):
     def malformed_answer(self) -> bytes:
         """The answer to a frame that turns out to be malformed."""
         return BAD_REQUEST
+
+    def _keep(self, context: dict[str, Any]) -> None:
+        try:
+            self.contexts.keep(self.request.var("request_id") or "", context)
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            names = ", ".join(step.name for step in self.phase_chain.chain.steps)
+            raise PluginFailure(names, "", error) from error
 
     def describe(self) -> str:
         """Which call this is: route, request id and path."""
@@ -316,9 +376,10 @@ class ResponseCall(Call):
         message: HTTPRespCallReq,
         conf: PreparedConf,
         deadline: float,
+        contexts: Contexts,
         gateway: "GatewayMemory",
     ) -> None:
-        super().__init__(connection, message.id, conf, deadline)
+        super().__init__(connection, message.id, conf, deadline, contexts)
         self.gateway = gateway
         self.response = Response(message, self)
         self.request = ResponsePhaseRequest(message.id, self)
@@ -328,39 +389,20 @@ class ResponseCall(Call):
         """The chain and lane of this call."""
         return self.conf.response
 
-    def run(self) -> bytes:
-        """Run the chain in this thread. Returns the answer's frame; never raises."""
-        try:
-            if self.conf.failure is not None:
-                raise self.conf.failure
-            self.phase_chain.chain.run(self.request, self.response)
-            if self._wants_method():
-                try:
-                    self.request.var("request_method")
-                except GatewayError as error:
-                    self.gateway.refused(error)
-                    raise
-            return self.answer()
-        except BaseException as error:
-            return self.failed(error)
+    def check(self) -> None:
+        """Raise what kept the conf from being prepared."""
+        if self.conf.failure is not None:
+            raise self.conf.failure
 
-    async def run_async(self, in_thread: InThread) -> bytes:
-        """Run the chain on the loop. Returns the answer's frame; raises only when the call is given up on."""
-        try:
-            await self.phase_chain.chain.run_async(self.request, self.response, in_thread)
-            if self._wants_method():
-                self.request.in_coroutine = True
-                try:
-                    await self.request.read_var("request_method")
-                except GatewayError as error:
-                    self.gateway.refused(error)
-                    raise
-            return self.answer()
-        except Exception as error:
-            return self.failed(error)
+    def needed_variable(self) -> str | None:
+        """The method, where the answer may be to a HEAD request: there a change needs a body to be kept."""
+        return "request_method" if self._wants_method() else None
+
+    def not_answered(self, error: GatewayError) -> None:
+        """This gateway is older than 3.0: do not ask it again."""
+        self.gateway.refused(error)
 
     def _wants_method(self) -> bool:
-        """Whether the answer may be to a HEAD request, where a change needs a body to be kept."""
         response = self.response
         return (
             self.gateway.answers_in_response_phase

@@ -141,6 +141,10 @@ class Confs:
     def __len__(self) -> int:
         return len(self._confs)
 
+    def all(self) -> list[PreparedConf]:
+        """The prepared confs."""
+        return list(self._confs.values())
+
     def is_stored(self, token: int) -> bool:
         """Whether a token that is not prepared here can be."""
         return self._store is not None and self._store.has(token)

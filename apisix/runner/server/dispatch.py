@@ -23,6 +23,7 @@ from apisix.runner.server.call import (
 )
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.connection import Connection
+from apisix.runner.server.contexts import Contexts
 from apisix.runner.wire.frame import FrameType, WireError
 from apisix.runner.wire.messages import (
     ErrorCode,
@@ -73,10 +74,12 @@ class Dispatcher:
         confs: the prepared confs.
         timeout: seconds until a call is answered with an error.
         version: the gateway's, None where it is not known.
+        contexts: what plugins keep from the request phase for the response phase.
     """
 
-    def __init__(self, confs: Confs, timeout: float, version: Version | None) -> None:
+    def __init__(self, confs: Confs, timeout: float, version: Version | None, contexts: Contexts) -> None:
         self._confs = confs
+        self._contexts = contexts
         self.timeout = timeout
         self._version = version
         self._gateway = GatewayMemory(version)
@@ -101,7 +104,7 @@ class Dispatcher:
                 if conf is None:
                     raise self._unknown(message.conf_token, UNAVAILABLE)
                 conf.used = now
-                return RequestCall(connection, message, conf, now + self.timeout, self._version)
+                return RequestCall(connection, message, conf, now + self.timeout, self._contexts, self._version)
             if kind == FrameType.HTTP_RESP_CALL:
                 response = HTTPRespCallReq(frame)
                 conf = self._confs.get(response.conf_token)
@@ -109,7 +112,7 @@ class Dispatcher:
                     raise self._unknown(response.conf_token, failed_response(response.id))
                 if conf.failure is None:
                     conf.used = now
-                return ResponseCall(connection, response, conf, now + self.timeout, self._gateway)
+                return ResponseCall(connection, response, conf, now + self.timeout, self._contexts, self._gateway)
         except WireError as error:
             answer = BAD_REQUEST if kind == FrameType.HTTP_REQ_CALL else failed_response(0)
             raise Refused(answer, str(error)) from None

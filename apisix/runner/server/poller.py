@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from apisix.runner.server.afterwards import Afterwards
 from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, Call
 from apisix.runner.server.connection import CHUNK, Connection
 from apisix.runner.server.coroutines import LoopThread
@@ -78,6 +79,7 @@ class Poller:
         self._pool = Pool("call", threads)
         self._prepare_pool = Pool("prepare", 1)
         self._loop = LoopThread(self._pool)
+        self._afterwards = Afterwards(self._loop, self._check_drained)
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
         self._ready: deque[int] = deque()
@@ -166,7 +168,7 @@ class Poller:
         self._check_drained()
 
     def _check_drained(self) -> None:
-        if self._draining and not self._connections:
+        if self._draining and not self._connections and not self._afterwards.pending:
             self.drained.set()
 
     # The lead.
@@ -295,6 +297,8 @@ class Poller:
             return False
         phase_chain.lane.ran_inline(time.monotonic() - now)
         self._send(connection, answer)
+        if call.response.after is not None:
+            self._afterwards.submit(call)
         return True
 
     def _hand_out(self, call: Call) -> None:
@@ -475,6 +479,8 @@ class Poller:
             self._close(call.connection)
             return
         self._finish(call.connection, answer)
+        if call.response.after is not None:
+            self._afterwards.submit(call)
 
     def _run_prepare(
         self, connection: Connection, job: Callable[[], bytes | Call], thread: list[int], failed_answer: bytes

@@ -24,6 +24,7 @@ from apisix.runner.config import Settings
 from apisix.runner.plugin.discovery import load_plugins
 from apisix.runner.plugin.registry import Registry
 from apisix.runner.server.confs import Confs
+from apisix.runner.server.contexts import Contexts
 from apisix.runner.server.dispatch import Dispatcher
 from apisix.runner.server.poller import Poller
 from apisix.runner.server.store import open_store
@@ -102,18 +103,19 @@ class Worker:
                 log.error("%s; routes that use it fail", problem)
         store = open_store(self._settings.socket.file)
         confs = Confs(registry, self._settings.conf.expire, store)
-        poller = self._start_poller(confs, registry)
+        contexts = Contexts(store.folder / "contexts" if store is not None else None)
+        poller = self._start_poller(confs, contexts, registry)
         # What lives now lives as long as the worker: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         self._report(Report(True, problems))
-        return self._live(poller)
+        return self._live(poller, confs)
 
-    def _start_poller(self, confs: Confs, registry: Registry) -> Poller:
+    def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry) -> Poller:
         settings = self._settings
         poller = Poller(
             self._listener,
-            Dispatcher(confs, settings.timeout, settings.gateway.version),
+            Dispatcher(confs, settings.timeout, settings.gateway.version, contexts),
             threads=settings.threads,
             setup_timeout=settings.setup_timeout,
             most_connections=settings.limits.connections,
@@ -125,6 +127,7 @@ class Worker:
             nonlocal next_expiry
             if now > next_expiry:
                 next_expiry = now + EXPIRE_EVERY
+                contexts.sweep()
                 for conf in confs.expire():
                     conf.teardown()
 
@@ -139,7 +142,7 @@ class Worker:
             os.write(self._channels.report, msgspec.json.encode(report) + b"\n")
         os.close(self._channels.report)
 
-    def _live(self, poller: Poller) -> int:
+    def _live(self, poller: Poller, confs: Confs) -> int:
         ends_at = float("inf")
         waiting = select.poll()
         waiting.register(self._signals, select.POLLIN)
@@ -158,6 +161,8 @@ class Worker:
                     ends_at = min(ends_at, time.monotonic() + self._obey(number, poller))
         if not poller.drained.is_set() and poller.open_calls:
             log.error("ending with %d calls open", poller.open_calls)
+        for conf in confs.all():
+            conf.teardown()
         return 0
 
     def _obey(self, number: int, poller: Poller) -> float:
