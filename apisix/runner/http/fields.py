@@ -10,7 +10,7 @@ Rules that live here:
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 
 from apisix.runner.wire.flatbuf import Pair
 
@@ -62,16 +62,25 @@ class Fields(MutableMapping[str, str]):
     """What headers and arguments have in common.
 
     Args:
-        pairs: names and values in order, as the gateway sent them; a value of None reads as empty.
+        pairs: names and values in order, as the gateway sent them; a value of None reads as empty. A function that
+            gives them is called when they are first read: what is only written need not be decoded.
     """
 
-    __slots__ = ("_before", "_names", "_values")
+    __slots__ = ("_before", "_load", "_names", "_values", "_written")
 
-    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
+    def __init__(self, pairs: Iterable[Pair] | Callable[[], Iterable[Pair]] = ()) -> None:
         self._names: dict[str, str] = {}
         self._before: dict[str, list[str] | None] = {}
-        values: dict[str, list[str]] = {}
-        self._values = values
+        self._values: dict[str, list[str]] = {}
+        self._load: Callable[[], Iterable[Pair]] | None = None
+        if callable(pairs):
+            self._load = pairs
+            self._written: dict[str, str] = {}
+        elif pairs:
+            self._fill(pairs)
+
+    def _fill(self, pairs: Iterable[Pair]) -> None:
+        values = self._values
         for name, value in pairs:
             key = self._key(name)
             known = values.get(key)
@@ -81,6 +90,18 @@ class Fields(MutableMapping[str, str]):
                     self._names[key] = name
             else:
                 known.append(value or "")
+
+    def _read(self) -> None:
+        """Load what was not loaded yet, and write again what was written meanwhile."""
+        load, self._load = self._load, None
+        if load is not None:
+            try:
+                self._fill(load())
+            except BaseException:
+                self._load = load
+                raise
+            for name, value in self._written.items():
+                self._write(name, [value])
 
     # What the kinds of fields do in their own way.
 
@@ -93,16 +114,24 @@ class Fields(MutableMapping[str, str]):
     # Reading.
 
     def __getitem__(self, name: str) -> str:
+        if self._load is not None:
+            self._read()
         return self._values[self._key(name)][0]
 
     def __contains__(self, name: object) -> bool:
+        if self._load is not None:
+            self._read()
         return isinstance(name, str) and self._key(name) in self._values
 
     def __iter__(self) -> Iterator[str]:
+        if self._load is not None:
+            self._read()
         names = self._names
         return iter([names.get(key, key) for key in self._values]) if names else iter(list(self._values))
 
     def __len__(self) -> int:
+        if self._load is not None:
+            self._read()
         return len(self._values)
 
     def getall(self, name: str) -> list[str]:
@@ -112,10 +141,14 @@ class Fields(MutableMapping[str, str]):
             >>> Args([("tag", "a"), ("tag", "b")]).getall("tag")
             ['a', 'b']
         """
+        if self._load is not None:
+            self._read()
         return list(self._values.get(self._key(name), ()))
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every name with every value, in order; a name stands once for each of its values."""
+        if self._load is not None:
+            self._read()
         names = self._names
         return [(names.get(key, key), value) for key, values in self._values.items() for value in values]
 
@@ -123,9 +156,14 @@ class Fields(MutableMapping[str, str]):
 
     def __setitem__(self, name: str, value: str) -> None:
         self._check(name, value)
-        self._write(name, [value])
+        if self._load is not None:
+            self._written[name] = value
+        else:
+            self._write(name, [value])
 
     def __delitem__(self, name: str) -> None:
+        if self._load is not None:
+            self._read()
         key = self._key(name)
         values = self._values.pop(key)
         self._before.setdefault(key, values)
@@ -139,6 +177,8 @@ class Fields(MutableMapping[str, str]):
             ValueError: the name or the value cannot be sent.
         """
         self._check(name, value)
+        if self._load is not None:
+            self._read()
         self._write(name, [*self._values.get(self._key(name), ()), value])
 
     def setall(self, name: str, values: Iterable[str]) -> None:
@@ -148,6 +188,8 @@ class Fields(MutableMapping[str, str]):
             TypeError: name or a value is not a str.
             ValueError: the name or a value cannot be sent.
         """
+        if self._load is not None:
+            self._read()
         new = [values] if isinstance(values, str) else list(values)
         for value in new:
             self._check(name, value)
@@ -162,6 +204,8 @@ class Fields(MutableMapping[str, str]):
         Args:
             fields: a mapping, other fields (every value is taken), or pairs of name and value.
         """
+        if self._load is not None:
+            self._read()
         new: dict[str, tuple[str, list[str]]] = {}
         for name, value in pairs_of(fields):
             self._check(name, value)
@@ -185,10 +229,17 @@ class Fields(MutableMapping[str, str]):
     @property
     def changed(self) -> bool:
         """Whether anything differs from what the gateway sent."""
+        if self._load is not None:
+            return bool(self._written)
         return any(self._values.get(key) != before for key, before in self._before.items())
 
     def changes(self) -> list[tuple[str, list[str] | None]]:
-        """Names whose values differ from what the gateway sent, with the new values; None where it was removed."""
+        """Names whose values differ from what the gateway sent, with the new values; None where it was removed.
+
+        What was written and never read is not compared: it is sent.
+        """
+        if self._load is not None:
+            return list({self._key(name): [value] for name, value in self._written.items()}.items())
         return [(key, self._values.get(key)) for key, before in self._before.items() if self._values.get(key) != before]
 
 

@@ -136,7 +136,7 @@ class Request:
     def args(self) -> Args:
         """The arguments of the query, a mapping with several values a name."""
         if self._args is None:
-            self._args = Args(self._call.args or ())
+            self._args = Args(lambda: self._call.args or ())
         return self._args
 
     @args.setter
@@ -150,7 +150,7 @@ class Request:
         The gateway takes one value a name here: several are joined with a comma (cookies with a semicolon).
         """
         if self._headers is None:
-            self._headers = RequestHeaders(self._call.headers or ())
+            self._headers = RequestHeaders(lambda: self._call.headers or ())
         return self._headers
 
     @headers.setter
