@@ -9,19 +9,12 @@ WireError on anything malformed, never anything else.
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
+from struct import error as StructError
+from types import NoneType
 from typing import NamedTuple
 
-from apisix.runner.wire.flatbuf import (
-    Pair,
-    Table,
-    TableParts,
-    bytes_part,
-    pairs_part,
-    root_part,
-    root_table,
-    table_parts,
-    text_part,
-)
+from apisix.runner.wire.flatbuf import U8, U16, U32, Pair, root_table
+from apisix.runner.wire.flatbuf_writer import FrameWriter, TableWriter
 from apisix.runner.wire.frame import FrameType, WireError, frame_header
 
 METHODS = (
@@ -65,6 +58,9 @@ class PrepareConfReq(NamedTuple):
 
     conf: list[Pair] | None
     key: str | None
+
+
+# Stop and Rewrite are written as they stand: their fields are in the order of the slots.
 
 
 class Stop(NamedTuple):
@@ -120,8 +116,8 @@ class HTTPReqCallReq:
     def __init__(self, frame: bytes) -> None:
         table = root_table(frame, "HTTPReqCall.Req")
         self._table = table
-        self.id = table.u32(0, "id")
-        self.conf_token = table.u32(6, "conf_token")
+        self.id = table.number(0, U32, "id")
+        self.conf_token = table.number(6, U32, "conf_token")
 
     @property
     def src_ip(self) -> bytes:
@@ -131,7 +127,7 @@ class HTTPReqCallReq:
     @property
     def method(self) -> int:
         """Number of the method, an index into METHODS (checked)."""
-        method = self._table.u8(2, "method")
+        method = self._table.number(2, U8, "method")
         if method >= len(METHODS):
             problem = f"expected a method number below {len(METHODS)}, got {method}"
             raise WireError("HTTPReqCall.Req.method", self._table.at(2), problem)
@@ -165,9 +161,9 @@ class HTTPRespCallReq:
     def __init__(self, frame: bytes) -> None:
         table = root_table(frame, "HTTPRespCall.Req")
         self._table = table
-        self.id = table.u32(0, "id")
-        self.status = table.u16(1, "status")
-        self.conf_token = table.u32(3, "conf_token")
+        self.id = table.number(0, U32, "id")
+        self.status = table.number(1, U16, "status")
+        self.conf_token = table.number(3, U32, "conf_token")
 
     @property
     def headers(self) -> list[Pair] | None:
@@ -175,38 +171,53 @@ class HTTPRespCallReq:
         return self._table.pairs(2, "headers")
 
 
-def _pack(type: FrameType, table: TableParts) -> bytes:
-    start, parts = table
-    body = (root_part(start), *parts)
-    return b"".join((frame_header(type, sum(map(len, body))), *body))
-
-
-def _pairs(pairs: Sequence[Pair] | None) -> bytes | None:
-    return None if pairs is None else pairs_part(pairs)
-
-
-def _text(text: str | None) -> bytes | None:
-    return None if text is None else text_part(text)
-
-
-def _bytes(value: bytes | None) -> bytes | None:
-    return None if value is None else bytes_part(value)
+_ERROR = FrameWriter(FrameType.ERROR, "Err.Resp", code="u8")
+_PREPARE_CONF_REQ = FrameWriter(FrameType.PREPARE_CONF, "PrepareConf.Req", conf="pairs", key="text")
+_PREPARE_CONF_RESP = FrameWriter(FrameType.PREPARE_CONF, "PrepareConf.Resp", conf_token="u32")
+_HTTP_REQ_CALL_REQ = FrameWriter(
+    FrameType.HTTP_REQ_CALL,
+    "HTTPReqCall.Req",
+    id="u32",
+    src_ip="bytes",
+    method="u8",
+    path="text",
+    args="pairs",
+    headers="pairs",
+    conf_token="u32",
+)
+_STOP = TableWriter("HTTPReqCall.Stop", status="u16", headers="pairs", body="bytes")
+_REWRITE = TableWriter(
+    "HTTPReqCall.Rewrite", path="text", headers="pairs", args="pairs", resp_headers="pairs", body="bytes"
+)
+_HTTP_REQ_CALL_RESP = FrameWriter(
+    FrameType.HTTP_REQ_CALL, "HTTPReqCall.Resp", id="u32", action_type="u8", action="table"
+)
+_VAR = TableWriter("ExtraInfo.Var", name="text")
+_EMPTY = TableWriter("ExtraInfo.ReqBody")
+_EXTRA_INFO_REQ = FrameWriter(FrameType.EXTRA_INFO, "ExtraInfo.Req", info_type="u8", info="table")
+_EXTRA_INFO_RESP = FrameWriter(FrameType.EXTRA_INFO, "ExtraInfo.Resp", result="bytes")
+_HTTP_RESP_CALL_REQ = FrameWriter(
+    FrameType.HTTP_RESP_CALL, "HTTPRespCall.Req", id="u32", status="u16", headers="pairs", conf_token="u32"
+)
+_HTTP_RESP_CALL_RESP = FrameWriter(
+    FrameType.HTTP_RESP_CALL, "HTTPRespCall.Resp", id="u32", status="u16", headers="pairs", body="bytes"
+)
 
 
 @lru_cache(8)
 def encode_error(code: int) -> bytes:
     """`A6.Err.Resp`, which always has type 0: an error sent with the request's own type reads as "no action"."""
-    return _pack(FrameType.ERROR, table_parts(("B", int(code))))
+    return _ERROR.frame((code,))
 
 
 def decode_error(frame: bytes) -> int:
     """The code of an `A6.Err.Resp`; codes that ErrorCode does not know are returned as they are."""
-    return root_table(frame, "Err.Resp").u8(0, "code")
+    return root_table(frame, "Err.Resp").number(0, U8, "code")
 
 
 def encode_prepare_conf_req(conf: Sequence[Pair] | None, key: str | None) -> bytes:
     """`A6.PrepareConf.Req`, the gateway's side."""
-    return _pack(FrameType.PREPARE_CONF, table_parts(("O", _pairs(conf)), ("O", _text(key))))
+    return _PREPARE_CONF_REQ.frame((conf, key))
 
 
 def decode_prepare_conf_req(frame: bytes) -> PrepareConfReq:
@@ -217,12 +228,12 @@ def decode_prepare_conf_req(frame: bytes) -> PrepareConfReq:
 
 def encode_prepare_conf_resp(conf_token: int) -> bytes:
     """`A6.PrepareConf.Resp`. `conf_token` is a u32."""
-    return _pack(FrameType.PREPARE_CONF, table_parts(("I", conf_token)))
+    return _PREPARE_CONF_RESP.frame((conf_token,))
 
 
 def decode_prepare_conf_resp(frame: bytes) -> int:
     """The conf token."""
-    return root_table(frame, "PrepareConf.Resp").u32(0, "conf_token")
+    return root_table(frame, "PrepareConf.Resp").number(0, U32, "conf_token")
 
 
 def encode_http_req_call_req(
@@ -235,19 +246,21 @@ def encode_http_req_call_req(
     conf_token: int,
 ) -> bytes:
     """`A6.HTTPReqCall.Req`, the gateway's side. `method` is an index into METHODS."""
-    table = table_parts(
-        ("I", id),
-        ("O", bytes_part(src_ip)),
-        ("B", method),
-        ("O", _text(path)),
-        ("O", _pairs(args)),
-        ("O", _pairs(headers)),
-        ("I", conf_token),
-    )
-    return _pack(FrameType.HTTP_REQ_CALL, table)
+    return _HTTP_REQ_CALL_REQ.frame((id, src_ip, method, path, args, headers, conf_token))
 
 
 decode_http_req_call_req = HTTPReqCallReq
+
+
+def _answer(kind: int | None, writer: TableWriter) -> tuple[bytes, bytes, TableWriter]:
+    """Up to its action an answer is always the same, but for its id: what stands before the id, and behind it."""
+    action = None if kind is None else (_EMPTY, ())
+    body = _HTTP_REQ_CALL_RESP.frame((0, kind, action))[4:]
+    behind_id = body[12:] if action is None else body[12 : -_EMPTY.write((), [])]
+    return body[:8], behind_id, writer
+
+
+_ANSWERS = {NoneType: _answer(None, _EMPTY), Stop: _answer(1, _STOP), Rewrite: _answer(2, _REWRITE)}
 
 
 def encode_http_req_call_resp(id: int, action: Stop | Rewrite | None = None) -> bytes:
@@ -258,34 +271,29 @@ def encode_http_req_call_resp(id: int, action: Stop | Rewrite | None = None) -> 
         action: None lets the request pass unchanged.
 
     Raises:
-        WireError: the answer is larger than a frame can be.
+        WireError: a value cannot be written, or the answer is larger than a frame can be.
 
     Example:
-        >>> encode_http_req_call_resp(7, Stop(403, body=b"no")).hex()[:8]
-        '0200004c'
+        >>> decode_http_req_call_resp(encode_http_req_call_resp(7, Stop(403, body=b"no")))
+        HTTPReqCallResp(id=7, action=Stop(status=403, headers=None, body=b'no'))
     """
-    if action is None:
-        return _pack(FrameType.HTTP_REQ_CALL, table_parts(("I", id)))
-    if isinstance(action, Stop):
-        kind = 1
-        inner = table_parts(("H", action.status), ("O", _pairs(action.headers)), ("O", _bytes(action.body)))
-    else:
-        kind = 2
-        inner = table_parts(
-            ("O", _text(action.path)),
-            ("O", _pairs(action.headers)),
-            ("O", _pairs(action.args)),
-            ("O", _pairs(action.resp_headers)),
-            ("O", _bytes(action.body)),
-        )
-    return _pack(FrameType.HTTP_REQ_CALL, table_parts(("I", id), ("B", kind), ("O", inner)))
+    before_id, behind_id, writer = _ANSWERS[type(action)]
+    try:
+        pieces = [b"", before_id, U32.pack(id), behind_id]
+    except StructError:
+        raise WireError("HTTPReqCall.Resp.id", 0, f"expected a number from 0 to {2**32 - 1}, got {id}") from None
+    size = len(before_id) + 4 + len(behind_id)
+    if action is not None:
+        size += writer.write(action, pieces)
+    pieces[0] = frame_header(FrameType.HTTP_REQ_CALL, size)
+    return b"".join(pieces)
 
 
 def decode_http_req_call_resp(frame: bytes) -> HTTPReqCallResp:
     """The runner's answer, read by a gateway."""
     table = root_table(frame, "HTTPReqCall.Resp")
-    id = table.u32(0, "id")
-    kind = table.u8(1, "action_type")
+    id = table.number(0, U32, "id")
+    kind = table.number(1, U8, "action_type")
     if kind == 0:
         return HTTPReqCallResp(id, None)
     if kind not in (1, 2):
@@ -295,7 +303,9 @@ def decode_http_req_call_resp(frame: bytes) -> HTTPReqCallResp:
     if inner is None:
         raise WireError("HTTPReqCall.Resp.action", table.position, f"action type {kind} has no value")
     if kind == 1:
-        return HTTPReqCallResp(id, Stop(inner.u16(0, "status"), inner.pairs(1, "headers"), inner.bytes(2, "body")))
+        return HTTPReqCallResp(
+            id, Stop(inner.number(0, U16, "status"), inner.pairs(1, "headers"), inner.bytes(2, "body"))
+        )
     rewrite = Rewrite(
         inner.text(0, "path"),
         inner.pairs(1, "headers"),
@@ -307,15 +317,22 @@ def decode_http_req_call_resp(frame: bytes) -> HTTPReqCallResp:
 
 
 def encode_extra_info_req(kind: InfoKind, name: str | None = None) -> bytes:
-    """`A6.ExtraInfo.Req`: ask the gateway, while a call is open. `name` is the variable's."""
-    info = table_parts(("O", _text(name))) if kind == InfoKind.VAR else table_parts()
-    return _pack(FrameType.EXTRA_INFO, table_parts(("B", int(kind)), ("O", info)))
+    """`A6.ExtraInfo.Req`: ask the gateway, while a call is open. `name` is the variable's.
+
+    Raises:
+        WireError: a variable without a name, which the gateway would answer by breaking off the call.
+    """
+    if kind != InfoKind.VAR:
+        return _EXTRA_INFO_REQ.frame((kind, (_EMPTY, ())))
+    if name is None:
+        raise WireError("ExtraInfo.Var.name", 0, "a variable has a name, this one has none")
+    return _EXTRA_INFO_REQ.frame((kind, (_VAR, (name,))))
 
 
 def decode_extra_info_req(frame: bytes) -> ExtraInfoReq:
     """What the runner asks for, read by a gateway."""
     table = root_table(frame, "ExtraInfo.Req")
-    number = table.u8(0, "info_type")
+    number = table.number(0, U8, "info_type")
     if not 1 <= number <= 3:
         problem = f"expected Var (1), ReqBody (2) or RespBody (3), got {number}"
         raise WireError("ExtraInfo.Req.info_type", table.at(0) or table.position, problem)
@@ -333,7 +350,7 @@ def decode_extra_info_req(frame: bytes) -> ExtraInfoReq:
 
 def encode_extra_info_resp(result: bytes | None) -> bytes:
     """`A6.ExtraInfo.Resp`, the gateway's side: None is "not set"."""
-    return _pack(FrameType.EXTRA_INFO, table_parts(("O", _bytes(result))))
+    return _EXTRA_INFO_RESP.frame((result,))
 
 
 def decode_extra_info_resp(frame: bytes) -> bytes | None:
@@ -343,8 +360,7 @@ def decode_extra_info_resp(frame: bytes) -> bytes | None:
 
 def encode_http_resp_call_req(id: int, status: int, headers: Sequence[Pair] | None, conf_token: int) -> bytes:
     """`A6.HTTPRespCall.Req`, the gateway's side."""
-    table = table_parts(("I", id), ("H", status), ("O", _pairs(headers)), ("I", conf_token))
-    return _pack(FrameType.HTTP_RESP_CALL, table)
+    return _HTTP_RESP_CALL_REQ.frame((id, status, headers, conf_token))
 
 
 decode_http_resp_call_req = HTTPRespCallReq
@@ -356,15 +372,14 @@ def encode_http_resp_call_resp(
     """`A6.HTTPRespCall.Resp`.
 
     Raises:
-        WireError: the answer is larger than a frame can be.
+        WireError: a value cannot be written, or the answer is larger than a frame can be.
     """
-    table = table_parts(("I", id), ("H", status), ("O", _pairs(headers)), ("O", _bytes(body)))
-    return _pack(FrameType.HTTP_RESP_CALL, table)
+    return _HTTP_RESP_CALL_RESP.frame((id, status, headers, body))
 
 
 def decode_http_resp_call_resp(frame: bytes) -> HTTPRespCallResp:
     """The runner's answer in the response phase, read by a gateway."""
     table = root_table(frame, "HTTPRespCall.Resp")
     return HTTPRespCallResp(
-        table.u32(0, "id"), table.u16(1, "status"), table.pairs(2, "headers"), table.bytes(3, "body")
+        table.number(0, U32, "id"), table.number(1, U16, "status"), table.pairs(2, "headers"), table.bytes(3, "body")
     )
