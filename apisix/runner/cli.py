@@ -18,7 +18,7 @@ import click
 from apisix.runner import __version__, config
 from apisix.runner.errors import StartError
 
-GATEWAY_EXTRA = "aiohttp"
+GATEWAY_EXTRA = ("aiohttp", "h11")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -100,7 +100,7 @@ def dev(arguments: tuple[str, ...]) -> None:
 
         command.main(arguments, prog_name="apisix-runner dev")
     except ModuleNotFoundError as error:
-        if error.name != GATEWAY_EXTRA:
+        if error.name not in GATEWAY_EXTRA:
             raise
         raise StartError(f"dev needs {error.name}; install it: pip install 'apisix-runner[gateway]'") from None
 
