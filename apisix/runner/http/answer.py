@@ -85,6 +85,36 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[Pa
     return response.new_status, headers, body
 
 
+def ignored_by(version: Version, rewrite: Rewrite) -> list[str]:
+    """What an old gateway does not look at, each with the version that it needs (contract, "Versions").
+
+    Example:
+        >>> ignored_by((2, 15, 3), Rewrite(body=b"new"))
+        ['request.body (APISIX 3.6)']
+    """
+    ignored = []
+    if rewrite.resp_headers and version < (2, 13, 0):
+        ignored.append("response.headers without self.stop() (APISIX 2.13)")
+    if rewrite.body is not None and version < (3, 6, 0):
+        ignored.append("request.body (APISIX 3.6)")
+    return ignored
+
+
+NOT_CHANGED_BEFORE_3_2 = frozenset(
+    {"connection", "content-length", "transfer-encoding", "location", "server", "www-authenticate"}
+    | {"content-encoding", "content-type", "content-location", "content-language"}
+)
+
+
+def ignored_in_response(version: Version, response: Response) -> list[str]:
+    """The same for the response phase."""
+    headers = response.touched_headers
+    if headers is None or version >= (3, 2, 0):
+        return []
+    changed = sorted(name for name, _ in headers.changes() if name.lower() in NOT_CHANGED_BEFORE_3_2)
+    return [f"response header {name} (APISIX 3.2)" for name in changed]
+
+
 def _changed_headers(request: Request) -> list[Pair]:
     headers = request.touched_headers
     if headers is None:

@@ -17,6 +17,8 @@ from typing import Any
 from apisix.runner.http.answer import (
     NO_BODY_STATUSES,
     Version,
+    ignored_by,
+    ignored_in_response,
     response_changed,
     response_parts,
     rewrite_action,
@@ -173,6 +175,13 @@ class Call:
     def not_answered(self, error: GatewayError) -> None:
         """Learn from a gateway that did not answer `needed_variable`."""
 
+    def warn_once(self, problem: str) -> None:
+        """Say once a conf what its plugins ask for in vain."""
+        if problem not in self.conf.warned:
+            self.conf.warned.add(problem)
+            names = ", ".join(step.name for step in self.phase_chain.chain.steps)
+            log.warning("route %s: plugin %s %s; told once", self.conf.key.route, names, problem)
+
     def kept_context(self, request_id: str) -> bytes | None:
         """What `request.context` held in the request phase of a request."""
         return self.contexts.read(request_id)
@@ -325,8 +334,11 @@ class RequestCall(Call):
         if response.stopped:
             return encode_http_req_call_resp(self.id, stop_action(response))
         if response.new_status or response.raw_body is not None:
-            self._warn_not_sent()
+            self.warn_once("sets response.status_code or response.body and does not say self.stop(): neither is sent")
         action = rewrite_action(self.request, response, self.version, self.conf.post_req)
+        if action is not None and self.version is not None:
+            for ignored in ignored_by(self.version, action):
+                self.warn_once(f"sets {ignored}, which this gateway ignores")
         return encode_http_req_call_resp(self.id, action)
 
     def failed_answer(self) -> bytes:
@@ -351,15 +363,6 @@ class RequestCall(Call):
         except (WireError, GatewayError, RuntimeError):
             path = "?"
         return f"route {self.conf.key.route} request {self.id} {path!r}"
-
-    def _warn_not_sent(self) -> None:
-        if not self.conf.warned:
-            self.conf.warned = True
-            log.warning(
-                "route %s: a plugin set response.status_code or response.body and did not say self.stop(): neither is "
-                "sent, the request goes on (told once a conf)",
-                self.conf.key.route,
-            )
 
 
 class ResponseCall(Call):
@@ -417,6 +420,9 @@ class ResponseCall(Call):
         Raises:
             WireError: it is larger than a frame can be.
         """
+        if self.gateway.version is not None:
+            for ignored in ignored_in_response(self.gateway.version, self.response):
+                self.warn_once(f"sets {ignored}, which this gateway ignores")
         request = self.request
         method = request.known_method() if isinstance(request, ResponsePhaseRequest) else None
         return encode_http_resp_call_resp(self.id, *response_parts(self.response, method))
@@ -434,6 +440,7 @@ class GatewayMemory:
     """What a worker has learned about its gateway that the protocol does not tell."""
 
     def __init__(self, version: Version | None) -> None:
+        self.version = version
         self.answers_in_response_phase = version is None or version >= (3, 0, 0)
 
     def refused(self, error: GatewayError) -> None:

@@ -81,7 +81,7 @@ class PreparedConf:
         self.key = key
         self.post_req = key.plugin == POST_REQ
         self.used = time.monotonic()
-        self.warned = False
+        self.warned: set[str] = set()
         self.failure: ConfError | None = None
         self._plugins = build_plugins(conf, registry)
         for name, definition, _ in self._plugins:
