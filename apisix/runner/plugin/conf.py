@@ -19,7 +19,7 @@ from apisix.runner.plugin.errors import ConfError
 class PydanticModel(Protocol):
     """As much of a pydantic model's class as is needed here; pydantic itself is no dependency."""
 
-    def model_validate_json(self, value: str) -> Any:
+    def model_validate_json(self, value: bytes) -> Any:
         """The model of a JSON text; raises pydantic's ValidationError, a ValueError."""
         ...
 
@@ -55,20 +55,21 @@ def parse_conf(plugin: str, value: str, conf_type: type | None) -> Any:
         >>> parse_conf("stop", '{"body":"hello"}', None)
         {'body': 'hello'}
     """
+    raw = value.encode("utf-8", "surrogateescape")  # a value may be any bytes
     if conf_type is None:
         try:
-            return msgspec.json.decode(value)
+            return msgspec.json.decode(raw)
         except msgspec.DecodeError:
             return value
     if not isinstance(conf_type, PydanticModel):
         try:
-            return msgspec.json.decode(value or "{}", type=conf_type)
+            return msgspec.json.decode(raw or b"{}", type=conf_type)
         except msgspec.ValidationError as error:
             raise ConfError(plugin, f"conf {_path_first(str(error))}") from None
         except msgspec.DecodeError as error:
             raise ConfError(plugin, f"conf $: expected a JSON object, got text that is not JSON ({error})") from None
     try:
-        return conf_type.model_validate_json(value or "{}")
+        return conf_type.model_validate_json(raw or b"{}")
     except ValueError as error:
         raise ConfError(plugin, f"conf {_pydantic_problem(error)}") from None
 
