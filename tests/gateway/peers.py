@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from apisix.runner.gateway import Gateway
+from apisix.runner.wire import messages as m
 from apisix.runner.wire.frame import FrameType, frame_length
 from apisix.runner.wire.messages import encode_http_req_call_resp, encode_prepare_conf_resp
 
@@ -244,3 +246,40 @@ async def listening(handler: Callable[[bytes], bytes | None]) -> AsyncIterator[i
     finally:
         server.close()
         await _cancel(tasks)
+
+
+class Stage(NamedTuple):
+    """A gateway between a runner, an upstream and the test's client."""
+
+    runner: FakeRunner
+    upstream: RawUpstream
+    gateway: Gateway
+
+    async def get(self, target: str = "/", *headers: str, method: str = "GET", body: bytes = b"") -> Message:
+        """Send the gateway a request."""
+        return await get(self.gateway.port, target, *headers, method=method, body=body)
+
+    def calls(self) -> list[m.HTTPReqCallReq]:
+        """The HTTPReqCalls that the runner received."""
+        frames = [frame for _, frame in self.runner.received]
+        return [m.decode_http_req_call_req(frame) for frame in frames if frame[0] == FrameType.HTTP_REQ_CALL]
+
+
+@contextlib.asynccontextmanager
+async def stage(
+    folder: Path,
+    answer: Answer | None = None,
+    plugins: dict[str, Any] | None = None,
+    respond: Callable[[Message], bytes] = plain,
+    route: dict[str, Any] | None = None,
+    **gateway_options: Any,
+) -> AsyncIterator[Stage]:
+    """Everything up, with one route for every path: pre-req where `plugins` does not say otherwise."""
+    async with (
+        FakeRunner(folder / "runner.sock", answer) as runner,
+        RawUpstream(respond) as upstream,
+        Gateway(runner.path, port=0, **gateway_options) as gateway,
+    ):
+        fields = {"uri": "/*", "plugins": plugins if plugins is not None else {"ext-plugin-pre-req": {}}}
+        gateway.put_route("r", {**fields, "upstream": {"nodes": {upstream.node: 1}}, **(route or {})})
+        yield Stage(runner, upstream, gateway)

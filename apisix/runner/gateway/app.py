@@ -171,8 +171,10 @@ class Gateway:
         body = await request.content.read()
         try:
             target = parse_target(request.raw_path)
+            if request.version >= (1, 1) and not any(name.lower() == "host" for name, _ in headers):
+                raise BadTarget("a request of HTTP/1.1 without a Host header")
         except BadTarget as error:
-            log.info("%s", error)
+            log.info("bad request: %s", error)
             exchange = self._exchange(request, Target("/", "/", ""), headers, body)
             await pipeline.finish(exchange, client, Exit(400, None))
             return

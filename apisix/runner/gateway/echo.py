@@ -7,6 +7,7 @@ with that status.
 import asyncio
 import json
 import re
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -74,7 +75,12 @@ async def _answer(request: web.BaseRequest) -> web.StreamResponse:
     status = re.fullmatch(r"/status/([2-5]\d\d)", path)
     return web.Response(
         status=int(status[1]) if status else 200,
-        body=(json.dumps(received, indent=2) + "\n").encode(),
+        body=_one_line_a_field(received).encode(),
         content_type="application/json",
         headers={"X-Upstream": "echo", "Server": "echo"},
     )
+
+
+def _one_line_a_field(fields: Mapping[str, object]) -> str:
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"

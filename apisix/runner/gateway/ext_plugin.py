@@ -45,7 +45,7 @@ class Conf(NamedTuple):
     """A route's conf of one ext-plugin."""
 
     route_id: str
-    route_version: str
+    revision: int
     plugin: str
     conf: list[Pair] | None
     allow_degradation: bool
@@ -57,7 +57,7 @@ class Conf(NamedTuple):
         entries = given.get("conf")
         pairs: list[Pair] | None = None if entries is None else [(each["name"], each["value"]) for each in entries]
         degrade = bool(given.get("allow_degradation")) and exchange.version.has(Feature.DEGRADATION)
-        return cls(exchange.route.id, exchange.route.version, plugin, pairs, degrade)
+        return cls(exchange.route.id, exchange.route.revision, plugin, pairs, degrade)
 
 
 class Runner:
@@ -71,6 +71,7 @@ class Runner:
     """
 
     def __init__(self, socket: Path, version: Version, limits: Limits | None = None, conf_expiry: float = 3600) -> None:
+        self.socket = socket
         self._version = version
         self._pool = Pool(socket, limits or Limits.of(version))
         self._tokens = TokenCache(conf_expiry, shared=version.has(Feature.SHARED_TOKENS))
@@ -189,13 +190,13 @@ class Runner:
         key = f"route#{conf.route_id}"
         if self._version.has(Feature.TOKEN_PER_PHASE):
             key = f"{key}#{conf.plugin}"
-        unique = f"{key}#{conf.route_version}"
+        unique = f"{key}#{conf.revision}"
 
         async def prepare() -> int:
             async with self._pool.connection() as connection:
                 return await self._tokens.shared(unique, lambda: self._prepare(connection, conf, unique))
 
-        return await self._tokens.get(key, conf.route_version, prepare)
+        return await self._tokens.get(key, conf.revision, prepare)
 
     async def _prepare(self, connection: Connection, conf: Conf, unique: str) -> int:
         key = unique if self._version.has(Feature.CONF_KEY) else None

@@ -1,8 +1,8 @@
 """Routes and upstreams: which route a request takes, and to which node.
 
 Rules that live here: a host beats a wildcard host beats no host; then an exact uri beats a prefix, a longer prefix a
-shorter one; then the higher priority wins, then the older route. A wildcard stands at the end of a uri and at the
-beginning of a host. Nodes are picked by weighted round robin. Source: lua-resty-radixtree as APISIX's
+shorter one; then the higher priority wins, then the route that was changed last. A wildcard stands at the end of a uri
+and at the beginning of a host. Nodes are picked by weighted round robin. Source: lua-resty-radixtree as APISIX's
 `radixtree_host_uri` router uses it.
 """
 
@@ -97,11 +97,11 @@ class Route:
     """One route, ready to match.
 
     Attributes:
-        version: changes whenever the route does; the last part of PrepareConf's key.
+        revision: grows whenever the route changes; the last part of PrepareConf's key.
     """
 
     id: str
-    version: str
+    revision: int
     conf: RouteConf
     upstream: Upstream | None = None
     networks: list[IPv4Network | IPv6Network] = field(init=False)
@@ -171,9 +171,5 @@ def match(routes: Iterable[Route], host: str, path: str, method: str, remote: st
         method: in upper case.
         remote: the client's address.
     """
-    best: tuple[tuple[int, int, int], Route] | None = None
-    for route in routes:
-        rank = route.rank(host, path)
-        if rank is not None and route.admits(method, remote) and (best is None or rank > best[0]):
-            best = rank, route
-    return None if best is None else best[1]
+    fitting = [(rank, route) for route in routes if (rank := route.rank(host, path)) and route.admits(method, remote)]
+    return max(fitting, key=lambda each: (each[0], each[1].revision))[1] if fitting else None

@@ -108,11 +108,14 @@ class ExtPlugin(msgspec.Struct):
     allow_degradation: bool = False
 
 
+HeaderValue = str | int | float
+
+
 class HeaderChanges(msgspec.Struct, forbid_unknown_fields=True):
     """proxy-rewrite's headers in their newer form."""
 
-    add: dict[str, str | int | float | list[str | int | float]] = {}
-    set: dict[str, str | int | float | list[str | int | float]] = {}
+    add: dict[str, HeaderValue | list[HeaderValue]] = {}
+    set: dict[str, HeaderValue | list[HeaderValue]] = {}
     remove: list[str] = []
 
 
@@ -242,4 +245,4 @@ def header_changes(headers: dict[str, Any]) -> HeaderChanges:
     """
     if any(isinstance(headers.get(key), (dict, list)) for key in ("add", "set", "remove")):
         return read(headers, HeaderChanges, "headers")
-    return read({"set": headers}, HeaderChanges, "headers")
+    return HeaderChanges(set={**read(headers, dict[str, HeaderValue], "headers")})

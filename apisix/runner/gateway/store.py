@@ -1,6 +1,6 @@
 """The resources that a gateway holds: routes and upstreams, from the Admin API or from a file.
 
-Rules that live here: every change gets the next revision, and a route's version is the revision of its last change (so
+Rules that live here: every change gets the next revision, and a route knows the revision of its last change (so
 that PrepareConf's key is new with every change); a file replaces only what a file brought, and never what somebody put
 by hand; a route's upstream is looked up when it is needed. Source: APISIX's core/etcd.lua and core/config_yaml.lua.
 """
@@ -145,7 +145,7 @@ class Store:
             return
         conf = check_route(item.value, self._version)
         upstream = None if conf.upstream is None else Upstream(conf.upstream, self._nodes)
-        self._routes[item.id] = Route(item.id, str(item.modified), conf, upstream)
+        self._routes[item.id] = Route(item.id, item.modified, conf, upstream)
 
 
 def _upstream(value: object, nodes: Mapping[str, str]) -> Upstream:

@@ -31,22 +31,22 @@ class TokenCache:
     def __init__(self, expiry: float, shared: bool) -> None:
         self._expiry = expiry
         self._shared = shared
-        self._worker: OrderedDict[str, tuple[str, int, float]] = OrderedDict()
+        self._worker: OrderedDict[str, tuple[int, int, float]] = OrderedDict()
         self._dict: dict[str, tuple[int, float]] = {}
         self._lock = asyncio.Lock()
 
-    async def get(self, key: str, version: str, prepare: Callable[[], Awaitable[int]]) -> int:
-        """The token of the conf `key` in its `version`, prepared now if nobody remembers it.
+    async def get(self, key: str, revision: int, prepare: Callable[[], Awaitable[int]]) -> int:
+        """The token of the conf `key` in its `revision`, prepared now if nobody remembers it.
 
         `prepare` is called with the lock held where there is one; it opens its own connection.
         """
         now = time.monotonic()
         known = self._worker.get(key)
-        if known is not None and known[0] == version and known[2] > now:
+        if known is not None and known[0] == revision and known[2] > now:
             self._worker.move_to_end(key)
             return known[1]
         token = await prepare()
-        self._worker[key] = (version, token, time.monotonic() + self._expiry)
+        self._worker[key] = (revision, token, time.monotonic() + self._expiry)
         self._worker.move_to_end(key)
         if len(self._worker) > WORKER_ITEMS:
             self._worker.popitem(last=False)

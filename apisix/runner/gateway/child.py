@@ -1,0 +1,128 @@
+"""The runner as a child process of `dev`, as APISIX's privileged agent has it.
+
+Rules that live here: it is started like APISIX starts it, with `APISIX_LISTEN_ADDRESS` telling the socket and a pipe
+for stdin whose end tells that `dev` is gone; it is in a session of its own, so that Ctrl-C reaches `dev` alone, which
+stops it in order and, unlike APISIX, does not make it wait for a successor; when it dies, all tokens are flushed and it
+is started again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from apisix.runner.errors import StartError
+
+log = logging.getLogger(__name__)
+
+READY_WITHIN = 15.0
+"""Seconds until a started runner must accept connections."""
+
+RESPAWN_AFTER = 1.0
+"""Seconds from a runner's death to the next one (APISIX waits 3)."""
+
+STOP_WITHIN = 5.0
+"""Seconds from SIGINT, which ends a runner at once, to SIGKILL."""
+
+LOOK = 0.02
+"""Seconds between two looks at the socket."""
+
+
+class RunnerChild:
+    """A runner process that is kept running.
+
+    Args:
+        socket: where it has to listen.
+        on_death: called when it has died.
+    """
+
+    def __init__(self, socket: Path, on_death: Callable[[], None]) -> None:
+        self.socket = socket
+        self._on_death = on_death
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the runner that is running, if one is."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Start the runner, and return when it accepts connections.
+
+        Raises:
+            StartError: it ended before, or does not listen in time.
+        """
+        await self._spawn()
+        await self._wait_until_ready()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """Stop the runner; kill it where it does not go."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        process = self._process
+        if process is None:
+            return
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                async with asyncio.timeout(STOP_WITHIN):
+                    await process.wait()
+            except TimeoutError:
+                log.warning("the runner (pid %d) did not stop within %g s; killing it", process.pid, STOP_WITHIN)
+        with contextlib.suppress(ProcessLookupError):  # its workers too
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+    async def _spawn(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "apisix.runner", "start", "--reload"),
+            env={**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{self.socket}", "APISIX_CONF_EXPIRE_TIME": "3600"},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=sys.stderr.fileno(),
+            start_new_session=True,
+        )
+
+    async def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(READY_WITHIN):
+                while not await accepts(self.socket):
+                    if self._process.returncode is not None:
+                        raise StartError(f"the runner did not start ({self._ending()}); it says why above")
+                    await asyncio.sleep(LOOK)
+        except TimeoutError:
+            await self.stop()
+            raise StartError(f"the runner does not listen on {self.socket} after {READY_WITHIN:g} s") from None
+
+    async def _keep(self) -> None:
+        while True:
+            assert self._process is not None
+            await self._process.wait()
+            log.error("the runner died (%s); starting it again in %g s", self._ending(), RESPAWN_AFTER)
+            self._on_death()
+            await asyncio.sleep(RESPAWN_AFTER)
+            await self._spawn()
+            log.info("the runner is started again (pid %d)", self._process.pid)
+
+    def _ending(self) -> str:
+        assert self._process is not None
+        code = self._process.returncode or 0
+        return f"exit code {code}" if code >= 0 else f"signal {-code}"
+
+
+async def accepts(socket: Path) -> bool:
+    """Whether somebody listens on a unix socket."""
+    try:
+        _, writer = await asyncio.open_unix_connection(str(socket))
+    except OSError:
+        return False
+    writer.close()
+    return True

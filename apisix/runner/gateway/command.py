@@ -1,0 +1,139 @@
+"""`apisix-runner dev`: runner, gateway and upstream in one command.
+
+Rules that live here: what is started in which order, and stopped in the reverse one; what the user reads (on stdout,
+while logs go to stderr); Ctrl-C and SIGTERM end it with exit code 0.
+"""
+
+import asyncio
+import contextlib
+import shlex
+import signal
+import tempfile
+from pathlib import Path
+
+import click
+
+from apisix.runner import logs
+from apisix.runner.gateway import admin, echo
+from apisix.runner.gateway.app import DEFAULT_PORT, Gateway
+from apisix.runner.gateway.child import RunnerChild, accepts
+from apisix.runner.gateway.echo import Echo
+from apisix.runner.gateway.routes import Route
+from apisix.runner.gateway.versions import DEFAULT_VERSION, Version
+
+HOST = "127.0.0.1"
+ROUTES = Path(__file__).parent / "apisix.yaml"
+SHOWN_ROUTES = 5
+
+PORT = click.IntRange(0, 65535)
+
+
+def _version(context: click.Context, parameter: click.Parameter, text: str) -> str:
+    try:
+        return Version(text).text
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command(context_settings={"max_content_width": 120, "show_default": True})
+@click.option("--port", type=PORT, default=DEFAULT_PORT, help="Port of the gateway; 0 for any free one.")
+@click.option("--upstream-port", type=PORT, default=echo.DEFAULT_PORT, help="Port of the echo upstream.")
+@click.option("--socket", type=click.Path(path_type=Path), help="Use the runner that listens there; start none.")
+@click.option("--routes", type=click.Path(path_type=Path), default=ROUTES, show_default="the packaged file",
+              help="Routes in APISIX's standalone format, read again when the file changes.")  # fmt: skip
+@click.option("--apisix-version", callback=_version, default=DEFAULT_VERSION, help="The APISIX to be, 2.6 or newer.")
+@click.option("--admin-key", default=admin.DEFAULT_KEY, help="What the Admin API expects in X-API-KEY.")
+@click.option("--no-upstream", is_flag=True, show_default=False, help="Start no echo upstream.")
+def dev(
+    port: int,
+    upstream_port: int,
+    socket: Path | None,
+    routes: Path,
+    apisix_version: str,
+    admin_key: str,
+    no_upstream: bool,
+) -> None:
+    """Try plugins without APISIX.
+
+    Starts a runner that loads plugins anew when their files change, a gateway that stands in for APISIX, and an
+    upstream that answers with what it received.
+    """
+    logs.setup("info", "text")
+    upstream = None if no_upstream else Echo(HOST, upstream_port)
+    asyncio.run(_run(port, socket, routes, apisix_version, admin_key, upstream))
+
+
+async def _run(
+    port: int, socket: Path | None, routes: Path, version: str, admin_key: str, upstream: Echo | None
+) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with contextlib.AsyncExitStack() as stack:
+        nodes = {}
+        if upstream is not None:
+            await stack.enter_async_context(upstream)
+            nodes[f"{HOST}:{echo.DEFAULT_PORT}"] = f"{HOST}:{upstream.port}"
+        child_socket = socket or _private_folder(stack) / "runner.sock"
+        gateway = Gateway(
+            child_socket, routes=routes, host=HOST, port=port, version=version, admin_key=admin_key, nodes=nodes
+        )
+        child = RunnerChild(child_socket, on_death=gateway.runner.flush) if socket is None else None
+        if child is not None:
+            stack.push_async_callback(child.stop)
+        await stack.enter_async_context(gateway)
+        if child is None:
+            if not await accepts(child_socket):
+                click.echo(f"nobody listens on {child_socket} yet: requests get 503 until a runner does", err=True)
+        elif not await _start(child, stopped):
+            return
+        click.echo(_banner(gateway, child, upstream, admin_key))
+        await stopped.wait()
+        click.echo("stopping", err=True)
+
+
+def _private_folder(stack: contextlib.AsyncExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="apisix-runner-")))
+
+
+async def _start(child: RunnerChild, stopped: asyncio.Event) -> bool:
+    """Start the runner unless told to stop meanwhile; whether it runs."""
+    starting = asyncio.create_task(child.start())
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+    return not stopped.is_set()
+
+
+def _banner(gateway: Gateway, child: RunnerChild | None, upstream: Echo | None, admin_key: str) -> str:
+    pid = "" if child is None else f" (pid {child.pid})"
+    lines = [
+        f"gateway   {gateway.url}, as APISIX {gateway.version}",
+        f"runner    {gateway.runner.socket}{pid}",
+    ]
+    if upstream is not None:
+        lines.append(f"upstream  http://{upstream.host}:{upstream.port}, answers with what it received")
+    lines += ["", "Try:"]
+    for route in list(gateway.store.routes)[:SHOWN_ROUTES]:
+        lines += [f"  {curl(route, gateway.url)}" + (f"  # {route.conf.desc}" if route.conf.desc else "")]
+    key = shlex.quote(f"X-API-KEY: {admin_key}")
+    lines += [f"  curl {gateway.url}/apisix/admin/routes -H {key}  # the routes", "", "Ctrl-C stops everything."]
+    return "\n".join(lines)
+
+
+def curl(route: Route, url: str) -> str:
+    """A curl command that takes `route`.
+
+    Example:
+        ``curl -i http://127.0.0.1:9080/get``
+    """
+    words = ["curl", "-i", url + route.uris[0].replace("*", "hello")]
+    if route.conf.methods and "GET" not in route.conf.methods:
+        words += ["-X", route.conf.methods[0]]
+    if route.hosts:
+        words += ["-H", f"Host: {route.hosts[0].replace('*', 'www')}"]
+    return shlex.join(words)
