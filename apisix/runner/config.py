@@ -51,6 +51,11 @@ class SocketSettings(msgspec.Struct, frozen=True):
     mode: Annotated[int, Setting(kinds.octal(), "Permissions of the socket; APISIX connects as its workers' user")] = (
         0o666
     )
+    group: Annotated[str, Setting(kinds.account(), "Group that the socket is given to, by name or number")] = ""
+    allow_users: Annotated[
+        tuple[str, ...],
+        Setting(kinds.accounts(), "Users that may connect, by name or number; without any, everyone who can"),
+    ] = ()
 
 
 class LoggingSettings(msgspec.Struct, frozen=True):
@@ -107,6 +112,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Setting(kinds.seconds(more_than=0, less_than=5), "Seconds that a plugin's setup may take; APISIX waits 5"),
     ] = 2.5
+    max_requests: Annotated[
+        int, Setting(kinds.whole(0, 10**12), "Calls after which a worker is replaced, give or take a tenth; 0: never")
+    ] = 0
+    max_memory: Annotated[
+        int, Setting(kinds.size(minimum=0), "Memory of a worker above which it is replaced; 0: never")
+    ] = 0
+    hang_timeout: Annotated[
+        float, Setting(kinds.seconds(), "Seconds without a sign of life after which a worker is replaced; 0: never")
+    ] = 10.0
     drain_timeout: Annotated[
         float,
         Setting(

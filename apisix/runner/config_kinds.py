@@ -90,6 +90,8 @@ def size(minimum: int) -> Kind:
     """A number of bytes, plain or with KiB, MiB or GiB."""
 
     def show(number: int) -> str:
+        if not number:
+            return "0"
         unit = max((name for name, factor in _UNITS.items() if number % factor == 0), key=lambda name: _UNITS[name])
         return f"{number // _UNITS[unit]}{unit}"
 
@@ -128,6 +130,36 @@ def socket_path() -> Kind:
         return Path(path)
 
     return _one("PATH", "the absolute path of a unix socket, as unix:/tmp/runner.sock", read)
+
+
+def account() -> Kind:
+    """The name or number of a user or group; empty for `none`."""
+
+    def read(text: str) -> str:
+        _expect(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", text, re.ASCII) is not None)
+        return "" if text == "none" else text
+
+    return _one("NAME", "the name or number of a user or group, or none", read, lambda name: name or "none")
+
+
+def accounts() -> Kind:
+    """Users, by name or number; those in a flag are given one by one, those in a variable with colons between.
+
+    Empty for `any`.
+    """
+
+    def read(texts: Sequence[str]) -> tuple[str, ...]:
+        for text in texts:
+            account().read([text])
+        return () if list(texts) == ["any"] else tuple(texts)
+
+    return Kind(
+        metavar="USER",
+        expected="names or numbers of users",
+        read=read,
+        show=lambda names: os.pathsep.join(names) or "any",
+        many=True,
+    )
 
 
 def version() -> Kind:

@@ -6,17 +6,22 @@ Rules that live here:
 - Under APISIX's management a live runner on the path is a predecessor, which the gateway is about to end. Elsewhere
   it is somebody else's, and a start is refused with its pid.
 - A stale socket is replaced. What is no socket is never touched.
+- systemd may pass a socket that it has bound; then the path is systemd's, and left alone.
 - The path is removed only where it is still our own inode.
 """
 
 import contextlib
+import grp
 import os
+import pwd
 import socket
 import stat
 import struct
-from pathlib import Path
+from collections.abc import Sequence
 
+from apisix.runner.config import SocketSettings
 from apisix.runner.errors import StartError
+from apisix.runner.server.notify import passed_socket
 
 BACKLOG = 1024
 LONGEST_PATH = 107  # bytes of sun_path on Linux, its terminator apart
@@ -26,16 +31,20 @@ class Listener:
     """A bound and listening socket with its path.
 
     Args:
-        path: absolute.
-        mode: permissions of the socket.
+        settings: path, mode and group.
         take_over: whether a live runner on the path is replaced.
 
     Raises:
         StartError: the path cannot be listened on.
     """
 
-    def __init__(self, path: Path, mode: int, take_over: bool) -> None:
-        self.path = path
+    def __init__(self, settings: SocketSettings, take_over: bool) -> None:
+        path = self.path = settings.file
+        self._inode: tuple[int, int] | None = None
+        passed = passed_socket()
+        if passed is not None:
+            self.socket = passed
+            return
         self._check_folder()
         self._check_path(take_over)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -48,7 +57,9 @@ class Listener:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
             self.socket.bind(os.fsencode(temporary))
-            temporary.chmod(mode)
+            if settings.group:
+                os.chown(temporary, -1, self._group_id(settings.group))
+            temporary.chmod(settings.mode)
             self.socket.listen(BACKLOG)
             temporary.rename(path)
         except OSError as error:
@@ -56,6 +67,12 @@ class Listener:
                 temporary.unlink()
             raise self._wrong(f"cannot listen there: {error.strerror}; check the folder's permissions") from None
         self._inode = self._current_inode()
+
+    def _group_id(self, name: str) -> int:
+        try:
+            return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+        except KeyError:
+            raise StartError(f"socket.group: there is no group {name!r}; create it or name another") from None
 
     def _wrong(self, problem: str) -> StartError:
         return StartError(f"socket.file {self.path}: {problem}")
@@ -84,8 +101,7 @@ class Listener:
                 probe.connect(os.fsencode(self.path))
             except OSError:
                 return  # stale: nobody listens
-            peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            pid = struct.unpack("3i", peer)[0]
+            pid = peer_of(probe)[0]
         raise self._wrong(f"a live runner listens there (pid {pid}); stop it or choose another path")
 
     def _current_inode(self) -> tuple[int, int] | None:
@@ -97,14 +113,38 @@ class Listener:
 
     def is_ours(self) -> bool:
         """Whether the path is still our socket."""
-        return self._current_inode() == self._inode
+        return self._inode is not None and self._current_inode() == self._inode
 
     def is_taken_over(self) -> bool:
         """Whether another runner has put its socket there."""
-        return self._current_inode() not in (self._inode, None)
+        return self._inode is not None and self._current_inode() not in (self._inode, None)
 
     def remove(self) -> None:
         """Remove the path, if it is still our socket."""
         if self.is_ours():
             with contextlib.suppress(OSError):
                 self.path.unlink()
+
+
+def user_ids(names: Sequence[str]) -> frozenset[int]:
+    """The numbers of users.
+
+    Args:
+        names: names or numbers.
+
+    Raises:
+        StartError: there is no such user.
+    """
+    ids = set()
+    for name in names:
+        try:
+            ids.add(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            raise StartError(f"socket.allow_users: there is no user {name!r}; create it or name another") from None
+    return frozenset(ids)
+
+
+def peer_of(sock: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group at the other end of a connected unix socket, as the kernel knows them."""
+    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return pid, uid, gid

@@ -29,10 +29,12 @@ from collections.abc import Callable
 from functools import partial
 
 from apisix.runner.server.afterwards import Afterwards
+from apisix.runner.server.board import OwnRow, Row
 from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, Call
 from apisix.runner.server.connection import CHUNK, Connection
 from apisix.runner.server.coroutines import LoopThread
 from apisix.runner.server.dispatch import Dispatcher, Refused, Unprepared
+from apisix.runner.server.listen import peer_of
 from apisix.runner.server.pool import Pool
 from apisix.runner.wire.frame import FrameType
 
@@ -43,6 +45,8 @@ IDLE_TICK = 0.05  # seconds, when nothing has run for a while
 IDLE_AFTER = 100  # ticks
 DEADLINE_TICKS = 10  # ticks between two looks at the deadlines
 ACCEPT_PAUSE = 0.1  # seconds without accepting, when the process is out of file descriptors
+YIELD = 0.02  # seconds that a worker with more connections than another waits for that one to accept
+YIELD_TICK = 0.004  # seconds between two looks while it waits
 MOST_EVENTS = 256
 MOST_ACCEPTS = 64
 _FROM_GATEWAY = (FrameType.PREPARE_CONF, FrameType.HTTP_REQ_CALL, FrameType.HTTP_RESP_CALL)
@@ -58,6 +62,8 @@ class Poller:
         setup_timeout: seconds that a PrepareConf may take.
         most_connections: above, no more are accepted until one closes.
         most_pending: bytes held for unfinished frames over all connections; a connection that goes beyond is closed.
+        allowed_users: numbers of the users that may connect; without any, everyone.
+        row: where the worker's numbers are shared with other workers; None where there is nobody to share them with.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class Poller:
         setup_timeout: float,
         most_connections: int,
         most_pending: int,
+        allowed_users: frozenset[int] = frozenset(),
+        row: OwnRow | None = None,
     ) -> None:
         listener.setblocking(False)
         self._listener = listener
@@ -76,6 +84,11 @@ class Poller:
         self._setup_timeout = setup_timeout
         self._most_connections = most_connections
         self._most_pending = most_pending
+        self._allowed_users = allowed_users
+        self._row = row
+        self._served = 0
+        self._accept_by = 0.0  # when to accept although other workers have fewer connections; 0 while not waiting
+        self.confs: Callable[[], int] = lambda: 0
         self._pool = Pool("call", threads)
         self._prepare_pool = Pool("prepare", 1)
         self._loop = LoopThread(self._pool)
@@ -149,6 +162,9 @@ class Poller:
     def _begin_drain(self, successors: socket.socket | None) -> None:
         self._draining = True
         self._successors = successors
+        if self._predecessors is not None:
+            self._epoll.unregister(self._predecessors)
+            self._predecessors = None
         if self._accepting:
             self._accept(None)
             self._pause_accepting()
@@ -194,7 +210,11 @@ class Poller:
                     if connection is not None:
                         self._close(connection)
             self._active = True
-            ready.extend([fd for fd, _ in poll(-1, MOST_EVENTS)])
+            if self._accept_by:
+                ready.extend([fd for fd, _ in poll(YIELD_TICK, MOST_EVENTS)])
+                self._accept(MOST_ACCEPTS)
+            else:
+                ready.extend([fd for fd, _ in poll(-1, MOST_EVENTS)])
 
     def _special(self, fd: int) -> None:
         if fd == self._wake:
@@ -267,6 +287,7 @@ class Poller:
             self._submit_prepare(connection, UNAVAILABLE, lambda: self._dispatcher.prepare(frame))
             return True
         now = time.monotonic()
+        self._served += 1
         try:
             call = self._dispatcher.open_call(connection, frame, now)
         except Refused as refused:
@@ -405,6 +426,7 @@ class Poller:
                     self._give_up_prepare(connection, thread[0], failed_answer)
         if not self._accepting and not self._draining and now > self._accept_again:
             self._command(self._resume_accepting)
+        self._share()
         self.housekeeping(now)
 
     def _give_up(self, call: Call, why: str) -> None:
@@ -521,6 +543,8 @@ class Poller:
     def _accept(self, most: int | None) -> None:
         accepted = 0
         while most is None or accepted < most:
+            if most is not None and not self._is_my_turn():
+                return
             if len(self._connections) >= self._most_connections and most is not None:
                 log.error(
                     "not accepting: %d connections are open, as limits.connections allows", len(self._connections)
@@ -530,6 +554,7 @@ class Poller:
             try:
                 sock, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
+                self._end_yielding()
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -537,7 +562,34 @@ class Poller:
                     self._pause_accepting()
                 return
             accepted += 1
-            self._welcome(sock)
+            if self._is_allowed(sock):
+                self._welcome(sock)
+            self._end_yielding()
+
+    def _is_allowed(self, sock: socket.socket) -> bool:
+        if not self._allowed_users:
+            return True
+        pid, uid, _ = peer_of(sock)
+        if uid in self._allowed_users:
+            return True
+        log.error("a connection of user %d (pid %d) is refused: socket.allow_users does not name it", uid, pid)
+        sock.close()
+        return False
+
+    def _is_my_turn(self) -> bool:
+        """Whether to accept now: a worker that is ahead of the emptiest one leaves it a moment to be faster."""
+        if self._row is None or len(self._connections) <= self._row.fewest_connections():
+            return True
+        now = time.monotonic()
+        if not self._accept_by:
+            self._accept_by = now + YIELD
+            self._epoll.unregister(self._listener)
+        return now >= self._accept_by
+
+    def _end_yielding(self) -> None:
+        if self._accept_by:
+            self._accept_by = 0.0
+            self._epoll.register(self._listener, select.EPOLLIN)
 
     def _adopt(self, predecessors: socket.socket) -> None:
         while True:
@@ -548,7 +600,6 @@ class Poller:
             for fd in fds:
                 self._welcome(socket.socket(fileno=fd))
             if not message and not fds:
-                self._epoll.unregister(predecessors)
                 return
 
     def _welcome(self, sock: socket.socket) -> None:
@@ -556,17 +607,27 @@ class Poller:
         self._connections[connection.fd] = connection
         connection.registered = True
         self._epoll.register(connection.fd, select.EPOLLIN)
+        self._share()
+
+    def _share(self) -> None:
+        """Write this worker's numbers to the board."""
+        if self._row is not None:
+            numbers = len(self._connections), self.open_calls, self.confs(), self._pool.stuck, self._served
+            self._row.write(Row(os.getpid(), int(self._accepting), *numbers, time.monotonic()))
 
     def _pause_accepting(self) -> None:
         if self._accepting:
+            self._end_yielding()
             self._accepting = False
             self._accept_again = time.monotonic() + ACCEPT_PAUSE
             self._epoll.unregister(self._listener)
+            self._share()
 
     def _resume_accepting(self) -> None:
         if not self._accepting and not self._draining and len(self._connections) < self._most_connections:
             self._accepting = True
             self._epoll.register(self._listener, select.EPOLLIN)
+            self._share()
 
     def _detach(self, connection: Connection) -> None:
         """Take a connection out of the poll: it belongs to its call."""
@@ -600,6 +661,7 @@ class Poller:
         if self._connections.get(connection.fd) is connection:
             del self._connections[connection.fd]
         connection.close()
+        self._share()
         self._check_drained()
 
 

@@ -8,6 +8,7 @@ Rules that live here:
 """
 
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -23,9 +24,11 @@ import msgspec
 from apisix.runner.config import Settings
 from apisix.runner.plugin.discovery import load_plugins
 from apisix.runner.plugin.registry import Registry
+from apisix.runner.server.board import OwnRow
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.contexts import Contexts
 from apisix.runner.server.dispatch import Dispatcher
+from apisix.runner.server.listen import user_ids
 from apisix.runner.server.poller import Poller
 from apisix.runner.server.store import open_store
 
@@ -33,6 +36,7 @@ log = logging.getLogger("apisix.runner.worker")
 
 QUICK_END = 2.0  # seconds that open calls have when the worker is to end quickly
 EXPIRE_EVERY = 60.0  # seconds
+SHOW_STACKS = signal.SIGUSR2  # prints the stacks of all threads to stderr, even while a plugin holds the interpreter
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -42,26 +46,30 @@ class Report(msgspec.Struct):
     Attributes:
         ready: whether it accepts.
         problems: what is wrong with plugins' files, a line each.
+        plugins: names of those that can be used.
     """
 
     ready: bool
     problems: list[str] = []
+    plugins: list[str] = []
 
 
 class Channels(msgspec.Struct):
-    """What connects a worker with the supervisor and with other generations of workers.
+    """What connects a worker with the supervisor and with other workers.
 
     Attributes:
         report: file descriptor to write the report to.
         lifeline: file descriptor that reaches EOF when the supervisor is gone.
-        predecessors: where workers that retire send their connections; None in the first generation.
+        predecessors: where workers that retire send their connections.
         successors: where this worker sends its own when it retires.
+        row: its numbers, shared.
     """
 
     report: int
     lifeline: int
-    predecessors: socket.socket | None
+    predecessors: socket.socket
     successors: socket.socket
+    row: OwnRow
 
 
 class Worker:
@@ -90,6 +98,7 @@ class Worker:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
+        faulthandler.register(SHOW_STACKS, all_threads=True)
 
     def run(self) -> int:
         """Serve until told to end. Returns the exit code."""
@@ -108,7 +117,7 @@ class Worker:
         # What lives now lives as long as the worker: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._report(Report(True, problems))
+        self._report(Report(True, problems, [definition.name for definition in registry.definitions()]))
         return self._live(poller, confs)
 
     def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry) -> Poller:
@@ -120,7 +129,10 @@ class Worker:
             setup_timeout=settings.setup_timeout,
             most_connections=settings.limits.connections,
             most_pending=settings.limits.pending_bytes,
+            row=self._channels.row,
+            allowed_users=user_ids(settings.socket.allow_users),
         )
+        poller.confs = confs.__len__
         next_expiry = time.monotonic() + EXPIRE_EVERY
 
         def housekeeping(now: float) -> None:
