@@ -38,14 +38,14 @@ class TestStart:
         self, started: list[tuple[Settings, bool]]
     ) -> None:
         with pytest.raises(SystemExit) as end:
-            cli.main(["start", "--socket-file", "/run/a.sock", "--workers", "2"])
+            cli.main(["start", "--socket", "/run/a.sock", "--workers", "2"])
         assert end.value.code == 7
         ((settings, reload),) = started
         assert (settings.socket.file, settings.workers, reload) == (Path("/run/a.sock"), 2, False)
 
     def test_reload(self, started: list[tuple[Settings, bool]]) -> None:
         with pytest.raises(SystemExit):
-            cli.main(["start", "--socket-file", "/run/a.sock", "--reload"])
+            cli.main(["start", "--socket", "/run/a.sock", "--reload"])
         assert started[0][1] is True
 
     def test_every_setting_has_its_flag(self) -> None:
@@ -56,7 +56,7 @@ class TestStart:
 
     def test_a_flag_that_takes_many_is_repeated(self, started: list[tuple[Settings, bool]], tmp_path: Path) -> None:
         with pytest.raises(SystemExit):
-            cli.main(["start", "--socket-file", "/a", "--plugins", "/", "--plugins", str(tmp_path)])
+            cli.main(["start", "--socket", "/a", "--plugins", "/", "--plugins", str(tmp_path)])
         assert started[0][0].plugins.paths == (Path("/"), tmp_path)
 
     def test_a_mistaken_setting_is_exit_code_3_and_one_line(self) -> None:
@@ -72,7 +72,7 @@ class TestStart:
         assert ended.returncode == 3
         assert ended.stderr.endswith(
             "environment variable APISIX_LISTEN_ADDRESS is not set;"
-            " set it, or give --socket-file or APISIX_RUNNER_SOCKET_FILE\n"
+            " set it, or give --socket or APISIX_RUNNER_SOCKET_FILE\n"
         )
 
     def test_a_mistaken_config_file_is_exit_code_3_and_one_line(self, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ class TestConfig:
         assert json.loads(ended.stdout)["socket.file"]["value"] is None
 
     def test_a_path_that_is_not_utf8_can_be_shown(self) -> None:
-        command = [sys.executable, "-m", "apisix.runner", "config", "--socket-file", os.fsdecode(b"/run/\xff.sock")]
+        command = [sys.executable, "-m", "apisix.runner", "config", "--socket", os.fsdecode(b"/run/\xff.sock")]
         ended = subprocess.run(command, env=ENVIRON, capture_output=True, timeout=30, check=False)
         assert ended.returncode == 0
         assert b"/run/\\udcff.sock" in ended.stdout

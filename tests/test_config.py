@@ -70,7 +70,7 @@ class TestOrigins:
         return found.replace(str(folder), "FOLDER")
 
     def test_flag(self, folder: Path) -> None:
-        assert self.origin(folder, "socket.file") == "flag --socket-file"
+        assert self.origin(folder, "socket.file") == "flag --socket"
 
     def test_environment(self, folder: Path) -> None:
         assert self.origin(folder, "workers", APISIX_RUNNER_WORKERS="2") == "environment APISIX_RUNNER_WORKERS"

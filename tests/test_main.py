@@ -80,7 +80,7 @@ class TestAPythonThatHasAll:
         assert json.loads(start(tmp_path / "elsewhere", [sys.executable]).stdout)["path"][0] == str(project)
 
     def test_needs_neither_home_nor_locale(self) -> None:
-        ended = start(Path(main.PROJECT), [sys.executable], "config", "--socket-file", "/run/a.sock")
+        ended = start(Path(main.PROJECT), [sys.executable], "config", "--socket", "/run/a.sock")
         assert (ended.returncode, ended.stderr) == (0, "")
 
 

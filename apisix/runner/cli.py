@@ -1,4 +1,4 @@
-"""The command line: `apisix-runner start`, `config` and `dev`.
+"""The command line: `apisix-runner start`, `config`, `status`, `reload` and `dev`.
 
 Rules:
 - The flags of `start` and `config` are the settings' own (config.py); nothing here declares one a second time.
@@ -11,12 +11,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from apisix.runner import __version__, config
 from apisix.runner.errors import StartError
+
+if TYPE_CHECKING:
+    from apisix.runner.server.control import Answer
 
 GATEWAY_EXTRA = ("aiohttp", "h11")
 
@@ -89,6 +92,50 @@ def show_config(config_file: str | None, as_json: bool, **flags: Any) -> None:
     for problem in problems:
         _complain(problem)
     sys.exit(StartError.exit_code if problems else 0)
+
+
+@group.command()
+@settings_flags
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def status(config_file: str | None, as_json: bool, **flags: Any) -> None:
+    """Show the workers, plugins and calls of the runner that listens on the socket."""
+    answer = _ask("status", config_file, flags)
+    found = answer.status
+    if found is None:
+        raise StartError(answer.message)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(found)))
+        return
+    click.echo(f"{found.socket}  pid {found.pid}  generation {found.generation}  restarts {found.restarts}")
+    click.echo(f"plugins: {', '.join(found.plugins) or 'none'}")
+    for problem in found.problems:
+        click.echo(f"problem: {problem}")
+    click.echo(f"{'worker':>8} {'state':9} {'up':>9} {'conns':>6} {'open':>5} {'served':>11} {'confs':>6} {'MiB':>6}")
+    for one in found.workers:
+        click.echo(
+            f"{one.pid:8} {one.state:9} {one.seconds:8.1f}s {one.connections:6} {one.open_calls:5} {one.served:11} "
+            f"{one.confs:6} {one.memory / 2**20:6.1f}"
+        )
+
+
+@group.command()
+@settings_flags
+def reload(config_file: str | None, **flags: Any) -> None:
+    """Roll the workers of the runner that listens on the socket onto the plugins' new code."""
+    answer = _ask("reload", config_file, flags)
+    if not answer.ok:
+        _complain(answer.message)
+        sys.exit(1)
+    click.echo(answer.message)
+
+
+def _ask(command: str, config_file: str | None, flags: dict[str, Any]) -> "Answer":
+    from apisix.runner.server import control
+
+    settings = config.load(_given(flags), os.environ, _path(config_file))
+    return control.ask(settings.socket.file, command)
 
 
 @group.command(add_help_option=False, context_settings={"ignore_unknown_options": True})

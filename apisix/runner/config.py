@@ -45,7 +45,10 @@ class SocketSettings(msgspec.Struct, frozen=True):
     file: Annotated[
         Path,
         Setting(
-            kinds.socket_path(), "Unix socket to listen on, absolute, with or without unix:", "APISIX_LISTEN_ADDRESS"
+            kinds.socket_path(),
+            "Unix socket to listen on, absolute, with or without unix:",
+            "APISIX_LISTEN_ADDRESS",
+            flag="--socket",
         ),
     ]
     mode: Annotated[int, Setting(kinds.octal(), "Permissions of the socket; APISIX connects as its workers' user")] = (

@@ -166,7 +166,9 @@ class Call:
             return self.failed(error)
 
     def check(self) -> None:
-        """Raise what keeps the conf from running at all."""
+        """Raise what kept the conf from being prepared."""
+        if self.conf.failure is not None:
+            raise self.conf.failure
 
     def needed_variable(self) -> str | None:
         """A variable that the answer needs, beyond what the plugins asked for."""
@@ -391,11 +393,6 @@ class ResponseCall(Call):
     def phase_chain(self) -> PhaseChain:
         """The chain and lane of this call."""
         return self.conf.response
-
-    def check(self) -> None:
-        """Raise what kept the conf from being prepared."""
-        if self.conf.failure is not None:
-            raise self.conf.failure
 
     def needed_variable(self) -> str | None:
         """The method, where the answer may be to a HEAD request: there a change needs a body to be kept."""

@@ -162,6 +162,7 @@ class Poller:
     def _begin_drain(self, successors: socket.socket | None) -> None:
         self._draining = True
         self._successors = successors
+        self._end_yielding()
         if self._predecessors is not None:
             self._epoll.unregister(self._predecessors)
             self._predecessors = None
@@ -213,6 +214,7 @@ class Poller:
             if self._accept_by:
                 ready.extend([fd for fd, _ in poll(YIELD_TICK, MOST_EVENTS)])
                 self._accept(MOST_ACCEPTS)
+                self._adopt()
             else:
                 ready.extend([fd for fd, _ in poll(-1, MOST_EVENTS)])
 
@@ -224,7 +226,7 @@ class Poller:
         elif fd == self._listener.fileno():
             self._accept(MOST_ACCEPTS)
         elif self._predecessors is not None and fd == self._predecessors.fileno():
-            self._adopt(self._predecessors)
+            self._adopt()
 
     def _serve(self, connection: Connection, slot: list[Call]) -> bool:
         """Read from a connection and handle its frame. Returns False when the lead was lost meanwhile."""
@@ -583,24 +585,32 @@ class Poller:
         now = time.monotonic()
         if not self._accept_by:
             self._accept_by = now + YIELD
-            self._epoll.unregister(self._listener)
+            for source in self._sources():
+                self._epoll.unregister(source)
         return now >= self._accept_by
 
     def _end_yielding(self) -> None:
         if self._accept_by:
             self._accept_by = 0.0
-            self._epoll.register(self._listener, select.EPOLLIN)
+            for source in self._sources():
+                self._epoll.register(source, select.EPOLLIN)
 
-    def _adopt(self, predecessors: socket.socket) -> None:
-        while True:
+    def _sources(self) -> list[socket.socket]:
+        """What brings connections and is polled, unless this worker yields to others."""
+        sources = [self._listener] if self._accepting else []
+        return sources if self._predecessors is None else [*sources, self._predecessors]
+
+    def _adopt(self) -> None:
+        """Take connections that workers hand over which retire."""
+        while self._predecessors is not None and self._is_my_turn():
             try:
-                message, fds, _, _ = socket.recv_fds(predecessors, 1, 1)
+                _, fds, _, _ = socket.recv_fds(self._predecessors, 1, 1)
             except BlockingIOError:
                 return
-            for fd in fds:
-                self._welcome(socket.socket(fileno=fd))
-            if not message and not fds:
+            if not fds:
                 return
+            self._welcome(socket.socket(fileno=fds[0]))
+            self._end_yielding()
 
     def _welcome(self, sock: socket.socket) -> None:
         connection = Connection(sock)
