@@ -180,7 +180,7 @@ def _read_pairs(frame: bytes, position: int, name: str) -> list[Pair]:
         if entry - words[0] != vtable or not vtable:
             # Writers share one vtable between entries of one shape, so this runs once or twice a vector.
             vtable = entry - words[0]
-            name_word, value_word, wide = _entry_shape(frame, entry, name)
+            name_word, value_word, wide = _entry_shape(frame, entry, name, len(pairs))
         if wide:
             words = wide(frame, entry)
         where = entry + 4 * name_word + words[name_word]
@@ -213,14 +213,20 @@ def _read_pairs(frame: bytes, position: int, name: str) -> list[Pair]:
     return pairs
 
 
-def _entry_shape(frame: bytes, entry: int, name: str) -> tuple[int, int, Callable[..., tuple[int, ...]] | None]:
+def _entry_shape(
+    frame: bytes, entry: int, vector: str, index: int
+) -> tuple[int, int, Callable[..., tuple[int, ...]] | None]:
     """Which words of an entry are the offsets of its name and value (0: absent), and how to read them beyond three."""
-    slots = Table(frame, entry, name).slots
+    try:
+        slots = Table(frame, entry, vector).slots
+    except WireError as error:
+        raise WireError(f"{vector}[{index}]", error.offset, error.problem) from None
     name_slot = slots[0] if slots else 0
     value_slot = slots[1] if len(slots) > 1 else 0
     if not name_slot:
-        raise WireError(f"{name}.name", entry, "an entry has a name, this one has none")
+        raise WireError(f"{vector}[{index}].name", entry, "an entry has a name, this one has none")
     if (name_slot | value_slot) & 3:
-        raise WireError(name, entry, f"an entry's slots are multiples of 4, here they are {name_slot} and {value_slot}")
+        problem = f"an entry's slots are multiples of 4, here they are {name_slot} and {value_slot}"
+        raise WireError(f"{vector}[{index}]", entry, problem)
     last = max(name_slot, value_slot) >> 2
     return name_slot >> 2, value_slot >> 2, words_of(last + 1).unpack_from if last > 2 else None

@@ -168,20 +168,27 @@ class TableWriter:
         return layout
 
     def _misfit(self, values: Sequence[Any]) -> WireError:
-        """Which of the values cannot be written, and why."""
-        for (field, kind), value in zip(self.fields.items(), values, strict=True):
-            if kind in _NUMBERS:
-                limit = _NUMBERS[kind][1]
-                if value is not None and not (isinstance(value, int) and 0 <= value < limit):
-                    problem = f"expected a number from 0 to {limit - 1}, got {value!r}"
-                    return WireError(f"{self.name}.{field}", 0, problem)
-            elif kind in ("text", "pairs") and value is not None:
-                try:
-                    _CHILDREN[kind](value, [])
-                except UnicodeEncodeError as error:
-                    problem = f"text cannot be encoded: U+{ord(error.object[error.start]):04X} is a lone surrogate"
-                    return WireError(f"{self.name}.{field}", 0, problem)
-        return WireError(self.name, 0, "a value cannot be written")
+        """The error for values of which one cannot be written."""
+        problems = (
+            (field, _problem(kind, value))
+            for (field, kind), value in zip(self.fields.items(), values, strict=True)
+            if value is not None
+        )
+        field, problem = next((field, problem) for field, problem in problems if problem)
+        return WireError(f"{self.name}.{field}", 0, problem)
+
+
+def _problem(kind: str, value: Any) -> str:
+    """Why a value cannot be written, or nothing if it can."""
+    if kind in _NUMBERS:
+        limit = _NUMBERS[kind][1]
+        fits = isinstance(value, int) and 0 <= value < limit
+        return "" if fits else f"expected a number from 0 to {limit - 1}, got {value!r}"
+    try:
+        _CHILDREN[kind](value, [])
+    except UnicodeEncodeError as error:
+        return f"text cannot be encoded: U+{ord(error.object[error.start]):04X} is a lone surrogate"
+    return ""
 
 
 class FrameWriter(TableWriter):
@@ -189,7 +196,7 @@ class FrameWriter(TableWriter):
 
     Example:
         >>> FrameWriter(FrameType.PREPARE_CONF, "PrepareConf.Resp", conf_token="u32").frame((9,)).hex()
-        '010000140400000004000000'
+        '0100001404000000f8ffffff090000000600080004000000'
     """
 
     def __init__(self, type: FrameType, name: str, /, **fields: str) -> None:
