@@ -119,6 +119,7 @@ class FrameBuffer:
         length = HEADER_SIZE + (data[1] << 16 | data[2] << 8 | data[3])
         if len(data) < length:
             return None
-        frame = bytes(data[:length])
+        with memoryview(data) as view:  # a slice of the bytearray itself would be one more copy
+            frame = bytes(view[:length])
         del data[:length]
         return frame
