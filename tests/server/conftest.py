@@ -1,13 +1,11 @@
 """Runners for the tests of a module, and for one test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.server.connections import Connection
-from tests.server.processes import Runner
-
-Start = Callable[..., Runner]
+from tests.server.processes import Runner, Start
 
 
 @pytest.fixture

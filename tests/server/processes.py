@@ -90,8 +90,11 @@ class Log:
             rest = range(start + 1, len(self._lines))
             return next((at for at in rest if not self._lines[at].startswith("    ")), None)
 
-        # An event is written whole; that its last line was read is known only when the next one comes, or soon after.
-        self._wait(lambda: end() is not None or self.ended, 0.1)
+        # An event is written whole: when the next one has come, or nothing for a moment, its last line was read.
+        length = 0
+        while end() is None and len(self) > length:
+            length = len(self)
+            self._wait(lambda: end() is not None or self.ended, 0.03)
         return "\n".join(self._lines[start : end()])
 
     def wait_for_end(self) -> None:
@@ -202,6 +205,10 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+Start = Callable[..., Runner]
+"""Starts a runner for one test: arguments as `Runner`."""
 
 
 def wait_for_death(*pids: int) -> None:

@@ -18,7 +18,7 @@ from apisix.runner.http.request import Request
 from apisix.runner.http.response import Response
 from apisix.runner.plugin.base import Base, current_response
 from apisix.runner.plugin.conf import parse_conf
-from apisix.runner.plugin.errors import ConfError, LoadError, PluginFailure, own_traceback
+from apisix.runner.plugin.errors import ConfError, LoadError, PluginFailure, own_traceback, told
 from apisix.runner.plugin.registry import METHODS, Definition, Registry
 from apisix.runner.wire.flatbuf import Pair
 from apisix.runner.wire.frame import WireError
@@ -167,6 +167,6 @@ def build_plugins(conf: Sequence[Pair], registry: Registry) -> list[tuple[str, D
             instance.setup()
         except (Exception, SystemExit) as error:
             log.error("plugin %r: setup failed\n%s", name, own_traceback(error, definition.origin))
-            raise ConfError(name, f"setup failed: {type(error).__name__}: {error}") from error
+            raise ConfError(name, f"setup failed: {told(error)}") from error
         plugins.append((name, definition, instance))
     return plugins

@@ -54,11 +54,19 @@ class PluginFailure(Exception):
         self.cause = cause
 
     def __str__(self) -> str:
-        return f"plugin {self.plugin!r} failed: {type(self.cause).__name__}: {self.cause}"
+        return f"plugin {self.plugin!r} failed: {told(self.cause)}"
 
     def traceback(self) -> str:
         """The plugin's own traceback: from the plugin's file on, without the runner's frames before it."""
         return own_traceback(self.cause, self.file)
+
+
+def told(error: BaseException) -> str:
+    """An exception's class and text, whatever its author made of `__str__`."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as another:
+        return f"{type(error).__name__} (its text cannot be had: {type(another).__name__})"
 
 
 def own_traceback(cause: BaseException, file: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.conf import is_conf_type
-from apisix.runner.plugin.errors import ConfError, LoadError
+from apisix.runner.plugin.errors import ConfError, LoadError, told
 
 REQUEST = "request"
 RESPONSE = "response"
@@ -109,7 +109,7 @@ class Definition:
         try:
             return self.plugin_class()
         except Exception as error:
-            problem = f"__init__ failed: {type(error).__name__}: {error}; it is called without arguments"
+            problem = f"__init__ failed: {told(error)}; it is called without arguments"
             raise self._wrong(problem) from error
 
 
