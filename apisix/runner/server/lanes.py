@@ -4,6 +4,8 @@ Rules that live here:
 - A chain starts in the pool. Eight quick runs in a row promote it to the inline lane, where the I/O thread runs it.
 - In the inline lane two runs of more than a millisecond within 32, a stall that the sentinel had to break, or a wait
   for the gateway demote it. Each demotion doubles the quick runs that the next promotion takes.
+- A chain that computes rather than waits gains nothing from threads, and slows the others down: while it does, its
+  runs in the pool share one thread.
 - ``blocking = True`` is never promoted; ``blocking = False`` begins inline and is demoted by stalls only.
 """
 
@@ -11,6 +13,7 @@ QUICK_SECONDS = 0.001
 RUNS_TO_PROMOTE = 8
 MOST_RUNS_TO_PROMOTE = 8192
 WINDOW = 32
+BURNING = 0.5  # share of a slow run spent computing, above which it burns
 
 
 class Lane:
@@ -20,11 +23,12 @@ class Lane:
         blocking: what its plugins declare; None lets the runs decide.
     """
 
-    __slots__ = ("_blocking", "_last_slow", "_quick", "_runs", "_to_promote", "inline")
+    __slots__ = ("_blocking", "_last_slow", "_quick", "_runs", "_to_promote", "burns", "inline")
 
     def __init__(self, blocking: bool | None = None) -> None:
         self._blocking = blocking
         self.inline = blocking is False
+        self.burns = False
         self._quick = 0
         self._to_promote = RUNS_TO_PROMOTE
         self._runs = 0
@@ -38,8 +42,14 @@ class Lane:
                 self.demote()
             self._last_slow = self._runs
 
-    def ran_in_pool(self, seconds: float) -> None:
-        """Count a run in the pool."""
+    def ran_in_pool(self, seconds: float, computing: float) -> None:
+        """Count a run in the pool.
+
+        Args:
+            seconds: from start to end.
+            computing: seconds of CPU that its thread used meanwhile.
+        """
+        self.burns = seconds > QUICK_SECONDS and computing > seconds * BURNING
         if self._blocking:
             return
         self._quick = self._quick + 1 if seconds <= QUICK_SECONDS else 0

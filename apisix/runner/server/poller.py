@@ -11,6 +11,7 @@ Rules that live here:
   `list.pop` is the compare-and-swap. There is one list for each leadership, so that a retired leader cannot pop
   another's call.
 - Events that were polled and not yet served lie in `_ready`, which belongs to whoever leads.
+- A process that a plugin forks never answers: the connections are the parent's.
 - A malformed frame costs its own connection. Nothing that a frame or a plugin does ends the lead.
 """
 
@@ -41,7 +42,7 @@ from apisix.runner.wire.frame import FrameType
 log = logging.getLogger("apisix.runner.poller")
 
 TICK = 0.005  # seconds between two looks of the sentinel
-IDLE_TICK = 0.05  # seconds, when nothing has run for a while
+IDLE_TICK = 0.5  # seconds, when nothing has run for a while; the next event wakes it
 IDLE_AFTER = 100  # ticks
 DEADLINE_TICKS = 10  # ticks between two looks at the deadlines
 ACCEPT_PAUSE = 0.1  # seconds without accepting, when the process is out of file descriptors
@@ -49,6 +50,7 @@ YIELD = 0.02  # seconds that a worker with more connections than another waits f
 YIELD_TICK = 0.004  # seconds between two looks while it waits
 MOST_EVENTS = 256
 MOST_ACCEPTS = 64
+FORKED_EXIT_CODE = 70
 _FROM_GATEWAY = (FrameType.PREPARE_CONF, FrameType.HTTP_REQ_CALL, FrameType.HTTP_RESP_CALL)
 
 
@@ -90,6 +92,7 @@ class Poller:
         self._accept_by = 0.0  # when to accept although other workers have fewer connections; 0 while not waiting
         self.confs: Callable[[], int] = lambda: 0
         self._pool = Pool("call", threads)
+        self._burning_pool = Pool("burn", 1)
         self._prepare_pool = Pool("prepare", 1)
         self._loop = LoopThread(self._pool)
         self._afterwards = Afterwards(self._loop, self._check_drained)
@@ -103,6 +106,9 @@ class Poller:
         self._prepares: dict[Connection, tuple[float, list[int], bytes]] = {}
         self._pending_bytes = 0
         self._active = True
+        self._sentinel_rests = False
+        self._sentinel_call = threading.Event()
+        self._forked = False
         self._accepting = False
         self._accept_again = 0.0
         self._draining = False
@@ -211,6 +217,9 @@ class Poller:
                     if connection is not None:
                         self._close(connection)
             self._active = True
+            if self._sentinel_rests:
+                self._sentinel_rests = False
+                self._sentinel_call.set()
             if self._accept_by:
                 ready.extend([fd for fd, _ in poll(YIELD_TICK, MOST_EVENTS)])
                 self._accept(MOST_ACCEPTS)
@@ -330,7 +339,8 @@ class Poller:
         if call.phase_chain.chain.coroutine:
             self._loop.submit(lambda: self._run_on_loop(call))
         else:
-            self._pool.submit(lambda: self._run_in_pool(call))
+            pool = self._burning_pool if call.phase_chain.lane.burns else self._pool
+            pool.submit(lambda: self._run_in_pool(call))
 
     def _submit_prepare(self, connection: Connection, failed_answer: bytes, job: Callable[[], bytes | Call]) -> None:
         thread = [0]
@@ -339,6 +349,8 @@ class Poller:
 
     def _send(self, connection: Connection, answer: bytes) -> None:
         """Send an answer without waiting; what does not fit is sent by the pool."""
+        if self._forked:
+            os._exit(FORKED_EXIT_CODE)
         try:
             sent = connection.send_now(answer)
         except OSError:
@@ -357,6 +369,10 @@ class Poller:
             connection.broken = True
         self._send(connection, refused.answer)
 
+    def in_forked_child(self) -> None:
+        """A plugin forked this process: its connections are the parent's, and it ends when the plugin returns."""
+        self._forked = True
+
     # Taking the lead from a call that stalls or waits.
 
     def _watch(self) -> None:
@@ -364,7 +380,12 @@ class Poller:
         seen: Call | None = None
         ticks = quiet = 0
         while True:
-            time.sleep(TICK if quiet < IDLE_AFTER else IDLE_TICK)
+            if quiet < IDLE_AFTER:
+                time.sleep(TICK)
+            else:
+                self._sentinel_rests = True
+                self._sentinel_call.wait(IDLE_TICK)
+                self._sentinel_call.clear()
             ticks += 1
             quiet = 0 if self._active or self._open_calls or self._prepares else quiet + 1
             self._active = False
@@ -442,6 +463,7 @@ class Poller:
             self._loop.cancel(call.task)
         elif call.thread:
             self._pool.give_up(call.thread)
+            self._burning_pool.give_up(call.thread)
         try:
             call.connection.send_now(call.failed_answer())
         except OSError:
@@ -470,10 +492,10 @@ class Poller:
             self._close(call.connection)
             return
         call.thread = threading.get_ident()
-        started = time.monotonic()
+        started, computed = time.monotonic(), time.thread_time()
         answer = call.run()
         if not call.waited:
-            call.phase_chain.lane.ran_in_pool(time.monotonic() - started)
+            call.phase_chain.lane.ran_in_pool(time.monotonic() - started, time.thread_time() - computed)
         self._answer(call, answer)
 
     async def _run_on_loop(self, call: Call) -> None:
@@ -533,6 +555,8 @@ class Poller:
 
     def _finish(self, connection: Connection, answer: bytes) -> None:
         """Send an answer, waiting if need be, and give the connection back."""
+        if self._forked:
+            os._exit(FORKED_EXIT_CODE)
         try:
             connection.send_waiting(answer)
         except OSError:

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from typing import NoReturn
@@ -35,6 +36,7 @@ from apisix.runner.server.store import open_store
 log = logging.getLogger("apisix.runner.worker")
 
 QUICK_END = 2.0  # seconds that open calls have when the worker is to end quickly
+SWITCH_INTERVAL = 0.0005  # seconds a computing thread may keep the interpreter from the one that serves
 EXPIRE_EVERY = 60.0  # seconds
 SHOW_STACKS = signal.SIGUSR2  # prints the stacks of all threads to stderr, even while a plugin holds the interpreter
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
@@ -96,13 +98,18 @@ class Worker:
         self._accepted = accepted_problems
         self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self._take_signals()
+        faulthandler.register(SHOW_STACKS, all_threads=True)
+
+    def _take_signals(self) -> None:
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
-        faulthandler.register(SHOW_STACKS, all_threads=True)
 
     def run(self) -> int:
         """Serve until told to end. Returns the exit code."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
         registry = load_plugins(self._settings.plugins.paths)
+        self._take_signals()  # again: a plugin's file may have taken them
         problems = [str(problem) for problem in registry.problems]
         if self._accepted is not None and not set(problems) <= set(self._accepted):
             self._report(Report(False, problems))
@@ -133,6 +140,7 @@ class Worker:
             allowed_users=user_ids(settings.socket.allow_users),
         )
         poller.confs = confs.__len__
+        os.register_at_fork(after_in_child=poller.in_forked_child)
         next_expiry = time.monotonic() + EXPIRE_EVERY
 
         def housekeeping(now: float) -> None:
