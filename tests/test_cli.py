@@ -147,7 +147,9 @@ class TestGroup:
         assert [line.split()[0] for line in shown.partition("Commands:\n")[2].splitlines()] == [
             "config",
             "dev",
+            "reload",
             "start",
+            "status",
         ]
 
     def test_imports_no_more_than_a_failed_start_needs(self) -> None:
