@@ -129,7 +129,7 @@ class Gateway:
             max_field_size=LINE_LIMIT,
             max_headers=1000,
         )
-        self._listener = await listen(self._http, self.host, self.port, "gateway")
+        self._listener = await listen(self._http, self.host, self.port, "gateway", "--port")
         self.port = self._listener.sockets[0].getsockname()[1]
         if self._file is not None:
             self._watch = asyncio.create_task(self._file.watch())
@@ -213,8 +213,12 @@ class Gateway:
         await pipeline.finish(exchange, client, Exit(reply.status, body))
 
 
-async def listen(http: web.Server, host: str, port: int, what: str) -> asyncio.Server:
+async def listen(http: web.Server, host: str, port: int, what: str, option: str) -> asyncio.Server:
     """Let `http` listen.
+
+    Args:
+        what: what listens.
+        option: the option of `dev` that chooses the port.
 
     Raises:
         StartError: with what the port was for, and what to do.
@@ -225,6 +229,6 @@ async def listen(http: web.Server, host: str, port: int, what: str) -> asyncio.S
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartError(
-                f"port {port} for the {what} is taken by another process; stop that one or choose another port"
+                f"port {port} for the {what} is taken by another process; stop that one or choose another with {option}"
             ) from None
         raise StartError(f"{host}:{port} for the {what}: {error.strerror or error}") from None

@@ -42,7 +42,7 @@ class Echo:
             StartError: the port is taken.
         """
         self._http = web.Server(_answer, access_log=None, auto_decompress=False, max_headers=1000)
-        self._listener = await listen(self._http, self.host, self.port, "upstream")
+        self._listener = await listen(self._http, self.host, self.port, "upstream", "--upstream-port")
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -79,7 +79,10 @@ class Connection(asyncio.Protocol):
         return self._expiry is not None
 
     def park(self) -> None:
-        """Begin to idle; the connection closes itself when it has idled for too long."""
+        """Begin to idle; the connection closes itself when it has idled for too long, or has bytes nobody asked for."""
+        if self._frames:
+            self.close()
+            return
         self._expiry = asyncio.get_running_loop().call_later(self._limits.idle, self.close)
 
     def unpark(self) -> bool:
@@ -200,8 +203,8 @@ class Pool:
         self._idle = [each for each in self._idle if not each.closed]
         if len(self._idle) >= self._limits.pool:  # nginx closes the one that was used longest ago
             self._idle.pop(0).close()
-        self._idle.append(connection)
         connection.park()
+        self._idle.append(connection)
 
     def close(self) -> None:
         """Close every idle connection."""
