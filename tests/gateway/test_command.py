@@ -142,9 +142,9 @@ def test_one_command_runs_plugins_survives_their_runner_and_stops_cleanly() -> N
 
         os.kill(dev.runner_pid, signal.SIGKILL)
         eventually(lambda: any("the runner died (signal 9); starting it again" in line for line in dev.errors))
-        eventually(lambda: any("started again" in line for line in dev.errors))
-        eventually(lambda: fetch(f"{dev.url}/get")[0] == 201)
-        second = re.search(r"started again \(pid (\d+)\)", "".join(dev.errors))
+        eventually(lambda: any("the runner is there again" in line for line in dev.errors))
+        assert fetch(f"{dev.url}/get")[0] == 201
+        second = re.search(r"there again, pid (\d+)", "".join(dev.errors))
         assert second is not None
 
         folder = dev.runner_socket.parent
@@ -152,7 +152,18 @@ def test_one_command_runs_plugins_survives_their_runner_and_stops_cleanly() -> N
         assert not folder.exists()
         assert is_gone(dev.runner_pid)
         assert is_gone(int(second[1]))
-        assert not any("Traceback" in line for line in dev.errors)
+        log = "".join(dev.errors)
+        assert "Traceback" not in log, log
+
+
+def test_ctrl_c_while_the_runner_starts_is_no_traceback() -> None:
+    process = subprocess.Popen([*DEV, "--port", "0", "--upstream-port", "0"], stderr=subprocess.PIPE, text=True)
+    with process:
+        child = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        eventually(lambda: child.read_text() != "")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, "Traceback" in errors) == (0, False), errors
 
 
 def test_a_runner_of_ones_own_and_routes_of_ones_own(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class RunnerChild:
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Stop the runner; kill it where it does not go."""
+        """Stop the runner; kill it where it does not go. Harmless when it does not run."""
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -71,15 +71,21 @@ class RunnerChild:
         if process is None:
             return
         if process.returncode is None:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)  # ends one that is still starting
+            process.send_signal(signal.SIGINT)  # and the second signal ends one that runs at once
             try:
                 async with asyncio.timeout(STOP_WITHIN):
                     await process.wait()
             except TimeoutError:
                 log.warning("the runner (pid %d) did not stop within %g s; killing it", process.pid, STOP_WITHIN)
-        with contextlib.suppress(ProcessLookupError):  # its workers too
-            os.killpg(process.pid, signal.SIGKILL)
+        self._kill_group()
         await process.wait()
+
+    def _kill_group(self) -> None:
+        """Kill what is left of the runner, its workers too."""
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _spawn(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -99,18 +105,23 @@ class RunnerChild:
                         raise StartError(f"the runner did not start ({self._ending()}); it says why above")
                     await asyncio.sleep(LOOK)
         except TimeoutError:
-            await self.stop()
+            self._kill_group()
             raise StartError(f"the runner does not listen on {self.socket} after {READY_WITHIN:g} s") from None
 
     async def _keep(self) -> None:
         while True:
             assert self._process is not None
             await self._process.wait()
+            self._kill_group()
             log.error("the runner died (%s); starting it again in %g s", self._ending(), RESPAWN_AFTER)
             self._on_death()
             await asyncio.sleep(RESPAWN_AFTER)
             await self._spawn()
-            log.info("the runner is started again (pid %d)", self._process.pid)
+            try:
+                await self._wait_until_ready()
+                log.info("the runner is there again, pid %d", self._process.pid)
+            except StartError as error:
+                log.error("%s", error)
 
     def _ending(self) -> str:
         assert self._process is not None
