@@ -10,7 +10,7 @@ Rules that live here:
 
 import asyncio
 import logging
-import time
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,25 +24,23 @@ from apisix.runner.http.answer import (
     rewrite_action,
     stop_action,
 )
-from apisix.runner.http.link import KNOWN_SINCE, GatewayError
+from apisix.runner.http.link import GatewayError
 from apisix.runner.http.request import Request
 from apisix.runner.http.response import Response
 from apisix.runner.http.variables import ResponsePhaseRequest
 from apisix.runner.plugin.chain import InThread
 from apisix.runner.plugin.errors import ConfError, PluginFailure
+from apisix.runner.server.asking import Asking, answered
 from apisix.runner.server.confs import PhaseChain, PreparedConf
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
-from apisix.runner.wire.frame import FrameBuffer, FrameType, WireError
+from apisix.runner.wire.frame import WireError
 from apisix.runner.wire.messages import (
     ErrorCode,
     ExtraInfoReq,
     HTTPReqCallReq,
     HTTPRespCallReq,
-    InfoKind,
-    decode_extra_info_resp,
     encode_error,
-    encode_extra_info_req,
     encode_http_req_call_resp,
     encode_http_resp_call_resp,
 )
@@ -51,9 +49,9 @@ log = logging.getLogger("apisix.runner.call")
 
 BAD_REQUEST = encode_error(ErrorCode.BAD_REQUEST)
 UNAVAILABLE = encode_error(ErrorCode.SERVICE_UNAVAILABLE)
-ASK_CHUNK = 262144  # bytes of one read of extra information; bodies come this way
 _FAILED_HEADERS = (("Content-Type", "text/plain; charset=utf-8"),)
 _FAILED_BODY = b"503 Service Unavailable\n"
+_new_asking = threading.Lock()
 
 
 def failed_response(id: int) -> bytes:
@@ -73,11 +71,13 @@ class Call:
     """
 
     __slots__ = (
+        "asking",
         "before_wait",
         "conf",
         "connection",
         "contexts",
         "deadline",
+        "ended",
         "id",
         "request",
         "response",
@@ -103,6 +103,8 @@ class Call:
         self.task: asyncio.Task[None] | None = None
         self.ticket = [True]
         self.waited = False
+        self.asking: Asking | None = None
+        self.ended = False
 
     @property
     def phase_chain(self) -> PhaseChain:
@@ -140,18 +142,23 @@ class Call:
                 except GatewayError as error:
                     self.not_answered(error)
                     raise
-            return self.answer()
+            answer = self.answer()
         except BaseException as error:
-            return self.failed(error)
+            answer = self.failed(error)
+        self.ended = True
+        if self.asking is not None:
+            self.asking.end()
+        return answer
 
     async def run_async(self, in_thread: InThread) -> bytes:
         """Run the chain on the loop. Returns the answer's frame; raises only when the call is given up on."""
         try:
             self.check()
             chain = self.phase_chain.chain
-            self.request.in_coroutine = True
             if chain.variables:
+                self.request.in_coroutine = True
                 await self.request.read_vars(*chain.variables)
+                self.request.in_coroutine = False
             await chain.run_async(self.request, self.response, in_thread)
             name = self.needed_variable()
             if name is not None:
@@ -161,9 +168,13 @@ class Call:
                 except GatewayError as error:
                     self.not_answered(error)
                     raise
-            return self.answer()
+            answer = self.answer()
         except Exception as error:
-            return self.failed(error)
+            answer = self.failed(error)
+        self.ended = True
+        if self.asking is not None:
+            await self.asking.end_async()
+        return answer
 
     def check(self) -> None:
         """Raise what kept the conf from being prepared."""
@@ -221,75 +232,24 @@ class Call:
 
     def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         """Ask and wait, in the thread that runs the plugin."""
+        if self.ended:
+            raise answered()
         self.waited = True
         if self.before_wait is not None:
             self.before_wait(self)
-        connection = self.connection
-        sock = connection.sock
-        pieces = FrameBuffer()
-        results: list[bytes | None] = []
-        try:
-            sock.settimeout(max(self.deadline - time.monotonic(), 0.01))
-            sock.sendall(b"".join(encode_extra_info_req(*ask) for ask in asks))
-            while len(results) < len(asks):
-                data = sock.recv(ASK_CHUNK)
-                if not data:
-                    raise self._closed(asks[len(results)])
-                pieces.feed(data)
-                self._take_results(pieces, results)
-        except OSError as error:
-            raise self._lost(asks[len(results)], error) from None
-        finally:
-            if not connection.broken:
-                sock.setblocking(False)
-        return results
+        return self._get_asking().ask(asks)
 
     async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         """Ask and await, on the loop that runs the plugin."""
-        loop = asyncio.get_running_loop()
-        sock = self.connection.sock
-        pieces = FrameBuffer()
-        results: list[bytes | None] = []
-        try:
-            async with asyncio.timeout(max(self.deadline - time.monotonic(), 0.01)):
-                await loop.sock_sendall(sock, b"".join(encode_extra_info_req(*ask) for ask in asks))
-                while len(results) < len(asks):
-                    data = await loop.sock_recv(sock, ASK_CHUNK)
-                    if not data:
-                        raise self._closed(asks[len(results)])
-                    pieces.feed(data)
-                    self._take_results(pieces, results)
-        except OSError as error:
-            raise self._lost(asks[len(results)], error) from None
-        return results
+        if self.ended:
+            raise answered()
+        return await self._get_asking().ask_async(asks)
 
-    def _take_results(self, pieces: FrameBuffer, results: list[bytes | None]) -> None:
-        while (frame := pieces.take()) is not None:
-            if frame[0] != FrameType.EXTRA_INFO:
-                self.connection.broken = True
-                raise GatewayError(f"the gateway answered extra information with a frame of type {frame[0]}, not 3")
-            try:
-                results.append(decode_extra_info_resp(frame))
-            except WireError as error:
-                self.connection.broken = True
-                raise GatewayError(f"the gateway answered extra information with a malformed frame: {error}") from None
-
-    def _closed(self, ask: ExtraInfoReq) -> GatewayError:
-        self.connection.broken = True
-        what = {InfoKind.VAR: f"variable {ask.name!r}", InfoKind.REQ_BODY: "the request's body"}.get(
-            ask.kind, "the response's body"
-        )
-        since = KNOWN_SINCE[ask.kind]
-        return GatewayError(
-            f"the gateway closed the connection when asked for {what}: APISIX answers that from {since} on, "
-            "in the response phase from 3.0 on"
-        )
-
-    def _lost(self, ask: ExtraInfoReq, error: OSError) -> GatewayError:
-        closed = self._closed(ask)
-        if isinstance(error, TimeoutError):
-            return GatewayError("the gateway did not answer extra information before the call's deadline")
-        return closed
+    def _get_asking(self) -> Asking:
+        with _new_asking:
+            if self.asking is None:
+                self.asking = Asking(self.connection, self.deadline)
+            return self.asking
 
 
 class RequestCall(Call):

@@ -44,6 +44,7 @@ AFTER_TAKE_OVER = 0.1  # seconds that the old runner accepts after it sees the n
 FIRST_PAUSE = 0.5  # seconds before a worker that failed early is replaced; doubles up to MOST_PAUSE
 MOST_PAUSE = 10.0
 LIVED_LONG_ENOUGH = 5.0  # seconds after which a death is no crash loop
+START_SECONDS = 60.0  # that a worker may take to load the plugins
 ROUND = 1.0  # seconds between two looks at the workers' rows
 
 
@@ -155,6 +156,7 @@ class Supervisor:
             if process.replaces is not None:
                 self._processes.retire(process.replaces)
                 process.replaces = None
+            self._roll_if_asked()
             if not self._told_ready and all(one.ready for one in self._current()):
                 self._told_ready = True
                 notify("READY=1")
@@ -164,16 +166,15 @@ class Supervisor:
         settings = self._settings
         now = time.monotonic()
         for process in self._processes.all():
-            if not process.ready:
-                continue
             row = self._processes.row(process)
+            patience = settings.hang_timeout if process.ready else START_SECONDS
             if process.hung:
                 process.signal(signal.SIGKILL)
-            elif settings.hang_timeout and now - row.beat > settings.hang_timeout:
+            elif settings.hang_timeout and now - row.beat > patience:
                 log.error("worker %d gives no sign of life since %.0f s; it is killed", process.pid, now - row.beat)
                 process.hung = True
                 process.signal(SHOW_STACKS)
-            elif process.retiring or any(one.replaces is process for one in self._processes.all()):
+            elif not process.ready or process.retiring or any(one.replaces is process for one in self._processes.all()):
                 continue
             elif settings.max_requests and row.served > settings.max_requests * _jitter(process.pid):
                 self._replace(process, f"it served {row.served} calls")
@@ -226,14 +227,14 @@ class Supervisor:
     # New code.
 
     def _roll(self) -> None:
-        """Start the next generation."""
-        if self._rolling:
+        """Start the next generation: after the one that is starting, if one is."""
+        if self._rolling or self._problems is None:
             self._roll_again = True
             return
         self._rolling = True
         notify("RELOADING=1")
         for _ in range(self._target):
-            self._processes.start(self._generation + 1, self._problems or [])
+            self._processes.start(self._generation + 1, self._problems)
 
     def _next_reported(self, report: Report) -> None:
         if not report.ready:
@@ -266,7 +267,10 @@ class Supervisor:
         asked, self._reloads_asked = self._reloads_asked, []
         for client in asked:
             self._control.answer(client, answer)
-        if self._roll_again:
+        self._roll_if_asked()
+
+    def _roll_if_asked(self) -> None:
+        if self._roll_again and not self._rolling:
             self._roll_again = False
             self._roll()
 
