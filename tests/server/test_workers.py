@@ -226,8 +226,9 @@ class TestControl:
             token = connection.prepare(("who", ""))
             for _ in range(3):
                 who(connection, token)
-            found = status(runner)
+            wait_until(lambda: status(runner).workers[0].state == "ready")
             wait_until(lambda: status(runner).workers[0].served == 3)
+            found = status(runner)
         assert found.pid == runner.pid
         assert found.plugins == ["Fork", "Hang", "Leak", "Leave", "Who"]
         assert (found.generation, found.restarts) == (0, 0)
