@@ -1,6 +1,7 @@
 """What a request becomes on its way to the upstream, and a response on its way back."""
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -550,3 +551,28 @@ def test_a_client_that_vanishes_in_its_body_leaves_no_trace(tmp_path: Path, capl
 
     asyncio.run(scenario())
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_an_upstream_that_answers_before_it_has_the_body_is_heard(tmp_path: Path) -> None:
+    """It takes the head, answers and closes; megabytes of body are still on their way."""
+
+    def too_large(_: bytes) -> bytes:
+        return b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig"
+
+    async def scenario() -> None:
+        async with listening(too_large) as port, Gateway(port=0) as gateway:
+            gateway.put_route(1, route_to(port))
+            response = await get(gateway.port, method="POST", body=bytes(8 << 20))
+            assert response.status in (413, 502)  # the kernel may drop the answer with the reset
+
+    asyncio.run(scenario())
+
+
+def test_an_upstream_that_does_not_take_the_request_is_a_504() -> None:
+    async def scenario(port: int) -> None:
+        async with Gateway(port=0) as gateway:
+            gateway.put_route(1, route_to(port, timeout={"send": 0.05}))
+            assert (await get(gateway.port, method="POST", body=bytes(32 << 20))).status == 504
+
+    with socket.create_server(("127.0.0.1", 0)) as never_accepts:
+        asyncio.run(scenario(never_accepts.getsockname()[1]))

@@ -1,6 +1,7 @@
 """How the gateway talks to a runner that behaves, fails, is slow, or talks nonsense."""
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -476,6 +477,31 @@ def test_extra_information_that_is_larger_than_a_frame_fails_the_call(tmp_path: 
             assert (await at.get(method="POST", body=bytes(2**24))).status == 503
 
     asyncio.run(scenario())
+
+
+def test_extra_information_almost_as_large_as_a_frame_is_told(tmp_path: Path) -> None:
+    body = bytes(2**24 - 100)
+
+    async def scenario() -> None:
+        async with stage(tmp_path, in_turn(TOKEN, m.encode_extra_info_req(InfoKind.REQ_BODY), STOP)) as at:
+            assert (await at.get(method="POST", body=body)).text == "stopped"
+            assert m.decode_extra_info_resp(at.runner.received[-1][1]) == body
+
+    asyncio.run(scenario())
+
+
+def test_a_runner_that_takes_nothing_is_a_503(tmp_path: Path) -> None:
+    large = {"ext-plugin-pre-req": {"conf": [{"name": "x", "value": "v" * (8 << 20)}]}}
+
+    async def scenario() -> None:
+        async with Gateway(tmp_path / "deaf.sock", port=0, limits=Limits(send=0.05)) as gateway:
+            gateway.put_route(1, {"uri": "/*", "plugins": large})
+            assert (await get(gateway.port)).status == 503
+
+    with socket.socket(socket.AF_UNIX) as never_accepts:
+        never_accepts.bind(str(tmp_path / "deaf.sock"))
+        never_accepts.listen()
+        asyncio.run(scenario())
 
 
 def test_a_method_that_the_protocol_has_no_number_for_is_a_500(tmp_path: Path) -> None:

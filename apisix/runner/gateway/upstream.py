@@ -133,7 +133,7 @@ async def call(
             raise UpstreamFailure(502, f"upstream sent no response but {type(head).__name__}")
         yield Response(connection, head, method)
     finally:
-        connection.writer.close()
+        connection.writer.transport.abort()  # close() would wait for what an upstream does not take
 
 
 async def _connect(nodes: Sequence[Node], timeout: Timeout) -> _Connection:
