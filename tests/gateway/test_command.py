@@ -166,10 +166,28 @@ def test_ctrl_c_while_the_runner_starts_is_no_traceback() -> None:
     assert (process.returncode, "Traceback" in errors) == (0, False), errors
 
 
+def test_a_changed_plugin_is_used_without_a_restart(tmp_path: Path) -> None:
+    routes = tmp_path / "my.yaml"
+    conf = '{ext-plugin-pre-req: {conf: [{name: hello, value: "{}"}]}}'
+    routes.write_text(f"routes:\n- {{id: 1, uri: /hello, plugins: {conf}}}\n#END\n")
+    plugin = tmp_path / "plugins" / "hello.py"
+    plugin.parent.mkdir()
+    code = (
+        "from apisix.runner.plugin.base import Base\n\n\nclass Hello(Base):\n"
+        "    def filter(self, request, response):\n        self.stop(200, %r)\n"
+    )
+    plugin.write_text(code % "first")
+    with running("--plugins", str(plugin.parent), "--routes", str(routes), "--apisix-version", "2.15") as dev:
+        assert fetch(f"{dev.url}/hello") == (200, "first")
+        plugin.write_text(code % "and second")
+        eventually(lambda: fetch(f"{dev.url}/hello") == (200, "and second"))
+        assert dev.stop() == 0
+
+
 def test_a_runner_of_ones_own_and_routes_of_ones_own(tmp_path: Path) -> None:
     routes = tmp_path / "my.yaml"
     routes.write_text("routes:\n- {id: 1, uri: /mine, plugins: {ext-plugin-pre-req: {}}}\n#END\n")
-    arguments = ("--socket", str(tmp_path / "own.sock"), "--routes", str(routes), "--apisix-version", "2.15")
+    arguments = ("--socket", f"unix:{tmp_path / 'own.sock'}", "--routes", str(routes), "--apisix-version", "2.15")
     with running(*arguments, "--no-upstream", "--admin-key", "k") as dev:
         assert dev.told(r"^gateway   \S+, as APISIX (\S+)") == "2.15"
         assert "upstream" not in dev.banner

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apisix.runner.errors import StartError
@@ -37,11 +37,13 @@ class RunnerChild:
 
     Args:
         socket: where it has to listen.
+        flags: for `apisix-runner start`.
         on_death: called when it has died.
     """
 
-    def __init__(self, socket: Path, on_death: Callable[[], None]) -> None:
+    def __init__(self, socket: Path, flags: Sequence[str], on_death: Callable[[], None]) -> None:
         self.socket = socket
+        self._flags = tuple(flags)
         self._on_death = on_death
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -89,7 +91,7 @@ class RunnerChild:
 
     async def _spawn(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "apisix.runner", "start", "--reload"),
+            *(sys.executable, "-m", "apisix.runner", "start", "--reload", *self._flags),
             env={**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{self.socket}", "APISIX_CONF_EXPIRE_TIME": "3600"},
             stdin=asyncio.subprocess.PIPE,
             stdout=sys.stderr.fileno(),

@@ -35,12 +35,18 @@ def _version(context: click.Context, parameter: click.Parameter, text: str) -> s
         raise click.BadParameter(str(error)) from None
 
 
+def _socket(context: click.Context, parameter: click.Parameter, path: str | None) -> Path | None:
+    return None if path is None else Path(path.removeprefix("unix:"))
+
+
 @click.command(context_settings={"max_content_width": 120, "show_default": True})
 @click.option("--port", type=PORT, default=DEFAULT_PORT, help="Port of the gateway; 0 for any free one.")
 @click.option("--upstream-port", type=PORT, default=echo.DEFAULT_PORT, help="Port of the echo upstream.")
-@click.option("--socket", type=click.Path(path_type=Path), help="Use the runner that listens there; start none.")
+@click.option("--socket", metavar="PATH", callback=_socket, help="Use the runner that listens there; start none.")
 @click.option("--routes", type=click.Path(path_type=Path), default=ROUTES, show_default="the packaged file",
               help="Routes in APISIX's standalone format, read again when the file changes.")  # fmt: skip
+@click.option("--plugins", type=click.Path(path_type=Path), multiple=True, show_default="those of the runner's config",
+              help="Folder whose *.py files are loaded as plugins; may be repeated.")  # fmt: skip
 @click.option("--apisix-version", callback=_version, default=DEFAULT_VERSION, help="The APISIX to be, 2.6 or newer.")
 @click.option("--admin-key", default=admin.DEFAULT_KEY, help="What the Admin API expects in X-API-KEY.")
 @click.option("--no-upstream", is_flag=True, show_default=False, help="Start no echo upstream.")
@@ -49,6 +55,7 @@ def dev(
     upstream_port: int,
     socket: Path | None,
     routes: Path,
+    plugins: tuple[Path, ...],
     apisix_version: str,
     admin_key: str,
     no_upstream: bool,
@@ -60,11 +67,20 @@ def dev(
     """
     logs.setup("info", "text")
     upstream = None if no_upstream else Echo(HOST, upstream_port)
-    asyncio.run(_run(port, socket, routes, apisix_version, admin_key, upstream))
+    flags = ["--gateway-version", apisix_version]
+    for folder in plugins:
+        flags += ["--plugins", str(folder)]
+    asyncio.run(_run(port, socket, flags, routes, apisix_version, admin_key, upstream))
 
 
 async def _run(
-    port: int, socket: Path | None, routes: Path, version: str, admin_key: str, upstream: Echo | None
+    port: int,
+    socket: Path | None,
+    flags: list[str],
+    routes: Path,
+    version: str,
+    admin_key: str,
+    upstream: Echo | None,
 ) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -78,7 +94,7 @@ async def _run(
         gateway = Gateway(
             child_socket, routes=routes, host=HOST, port=port, version=version, admin_key=admin_key, nodes=nodes
         )
-        child = RunnerChild(child_socket, on_death=gateway.runner.flush) if socket is None else None
+        child = RunnerChild(child_socket, flags, on_death=gateway.runner.flush) if socket is None else None
         if child is not None:
             stack.push_async_callback(child.stop)
         await stack.enter_async_context(gateway)
