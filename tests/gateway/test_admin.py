@@ -165,6 +165,8 @@ def test_the_key_can_be_another_one_and_come_as_an_argument() -> None:
         ("PUT", f"{ROUTES}/1", b"\xff", 400, "invalid request body: "),
         ("PUT", f"{ROUTES}/1", b"[]", 400, "invalid configuration: expected an object, got list"),
         ("PUT", f"{ROUTES}/1", b"", 400, "missing configurations"),
+        ("PUT", f"{ROUTES}/1", b'{"uri": "/a", "desc": "\\ud800"}', 400, "not JSON: 'utf-8' codec can't encode"),
+        ("PUT", f"{ROUTES}/1", b'{"uri": "/a", "desc": ' + b"[" * 2000 + b"]" * 2000 + b"}", 400, "invalid"),
         ("PUT", ROUTES, b'{"uri": "/a"}', 400, "missing route id"),
         ("PUT", f"{ROUTES}/1", b'{"id": 2, "uri": "/a", "plugins": {"proxy-rewrite": {}}}', 400, "wrong route id"),
         ("PUT", f"{ROUTES}/1", b'{"plugins": {}}', 400, "expected either `uri` or `uris`"),

@@ -1,6 +1,7 @@
 """What a request becomes on its way to the upstream, and a response on its way back."""
 
 import asyncio
+import logging
 import socket
 from pathlib import Path
 from typing import Any
@@ -529,13 +530,18 @@ def test_http_1_1_without_a_host_is_a_400() -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_no_http_is_a_400_and_the_gateway_goes_on() -> None:
+@pytest.mark.parametrize("nonsense", [b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"GET /\xe9 HTTP/1.1\r\n\r\n"])
+def test_what_is_no_http_is_a_400_and_one_line_of_the_log(nonsense: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with Gateway(port=0) as gateway:
-            assert (await send_raw(gateway.port, b"\x16\x03\x01 nonsense\r\n\r\n")).status == 400
+            assert (await send_raw(gateway.port, nonsense)).status == 400
             assert (await get(gateway.port)).status == 404
 
-    asyncio.run(scenario())
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    [line] = [record for record in caplog.records if record.name.startswith("apisix.runner.gateway")]
+    assert (line.levelname, line.exc_info) == ("INFO", None)
+    assert line.getMessage().startswith("bad request: 400, message: ")
 
 
 def test_a_client_that_vanishes_in_its_body_leaves_no_trace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -126,7 +126,13 @@ def test_an_empty_file_with_its_end_mark_holds_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "No such file or directory"), (b"\xff\n#END", "not UTF-8"), (b"x: 1\n#END", "not `x`")],
+    [
+        (None, "No such file or directory"),
+        (b"\xff\n#END", "not UTF-8"),
+        (b"x: 1\n#END", "not `x`"),
+        (b"routes: [{id: 1, uri: /a, plugins: {proxy-rewrite: {_meta: {x: 2026-01-01}}}}]\n#END", "not JSON"),
+        (b"routes: &r [{id: 1, uri: /a, labels: {r: *r}}]\n#END", "not JSON"),
+    ],
 )
 def test_a_gateway_does_not_start_with_an_unusable_file(tmp_path: Path, content: bytes | None, problem: str) -> None:
     file = tmp_path / "apisix.yaml"

@@ -8,8 +8,8 @@ It has routes and upstreams, the ext-plugin-* plugins and proxy-rewrite, and HTT
 services, consumers or global rules, no TLS, HTTP/2 or websockets; what it does not know in a route it refuses. It is
 one nginx worker. Where it knowingly differs from APISIX:
 
-- A byte that cannot stand in a request line is percent-encoded on its way to the upstream. nginx sends what is not
-  ASCII as it came, and in the response phase APISIX even sends a decoded space.
+- A request target with a byte that is not ASCII is a 400, where nginx takes it; aiohttp is strict here.
+- In the response phase APISIX sends the upstream the decoded path, spaces and all; here it is encoded as far as needed.
 - In the response phase the upstream gets the Content-Length of a body that a rewrite replaced, not the old one.
 - A status outside 200 to 599 is a 500; an answer that cannot be read is a 500 whatever is wrong with it.
 - A route's host counts before its uri, and the Admin API answers in its 3.x form, whatever the version.

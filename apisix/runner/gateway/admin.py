@@ -141,7 +141,7 @@ def _json(body: bytes) -> object:
         raise Invalid("missing configurations")
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"invalid request body: {error}") from None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from apisix.runner.errors import StartError
 from apisix.runner.gateway import admin, pipeline
@@ -34,6 +35,20 @@ from apisix.runner.gateway.uri import BadTarget, Target, parse_target, to_text
 from apisix.runner.gateway.versions import DEFAULT_VERSION, Version
 
 log = logging.getLogger(__name__)
+http_log = logging.getLogger(f"{__name__}.http")
+
+
+def _bad_request_in_one_line(record: logging.LogRecord) -> bool:
+    """What a client sent wrong is one line of the log, not a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = "bad request: %s", (" ".join(str(error).split()),)
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
+
+
+http_log.addFilter(_bad_request_in_one_line)
 
 DEFAULT_PORT = 9080
 LINE_LIMIT = 1 << 15
@@ -124,6 +139,7 @@ class Gateway:
         self._http = web.Server(
             self._handle,
             access_log=None,
+            logger=http_log,
             auto_decompress=False,
             max_line_size=LINE_LIMIT,
             max_field_size=LINE_LIMIT,
@@ -208,8 +224,7 @@ class Gateway:
         reply = self._admin.answer(exchange.method, target.path, target.query, key, exchange.body)
         exchange.response.set("Content-Type", "application/json")
         exchange.response.set("X-API-VERSION", "v3")
-        text = json.dumps(reply.body, separators=(",", ":"), ensure_ascii=False)
-        body = text.encode("utf-8", "surrogateescape") + b"\n"
+        body = json.dumps(reply.body, separators=(",", ":")).encode() + b"\n"
         await pipeline.finish(exchange, client, Exit(reply.status, body))
 
 

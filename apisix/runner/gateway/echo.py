@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from apisix.runner.gateway.app import listen
+from apisix.runner.gateway.app import http_log, listen
 from apisix.runner.gateway.uri import parse_args, to_text
 
 DEFAULT_PORT = 1980
@@ -41,7 +41,7 @@ class Echo:
         Raises:
             StartError: the port is taken.
         """
-        self._http = web.Server(_answer, access_log=None, auto_decompress=False, max_headers=1000)
+        self._http = web.Server(_answer, access_log=None, logger=http_log, auto_decompress=False, max_headers=1000)
         self._listener = await listen(self._http, self.host, self.port, "upstream", "--upstream-port")
         self.port = self._listener.sockets[0].getsockname()[1]
 

@@ -151,7 +151,7 @@ class Exchange:
         return f"{path}?{self.query}" if self.query else path
 
     def upstream_headers(self) -> list[Header]:
-        """The headers of the upstream's request, without the body's."""
+        """The headers of the upstream's request, `Content-Length` included."""
         client = self.arrival.remote[0]
         chain = [*self.headers.all("X-Forwarded-For"), client]
         headers: list[Header] = [
@@ -180,8 +180,7 @@ class Exchange:
     def variable(self, name: str) -> str | None:
         """The value of an nginx or APISIX variable; None if it is not set, "" if it is set and empty."""
         if name.startswith("arg_"):
-            values = self.args().get(name[4:])
-            return None if values is None else "true" if values[0] is None else values[0]
+            return _first(self.args(), name[4:])
         if name.startswith("post_arg_"):
             return self._posted(name[9:])
         if name.startswith("cookie_"):
@@ -196,8 +195,7 @@ class Exchange:
     def _posted(self, name: str) -> str | None:
         if not (self.headers.get("Content-Type") or "").startswith("application/x-www-form-urlencoded"):
             return None
-        values = parse_args(to_text(self.body)).get(name)
-        return None if values is None else "true" if values[0] is None else values[0]
+        return _first(parse_args(to_text(self.body)), name)
 
     def _cookie(self, name: str) -> str | None:
         for line in self.headers.all("Cookie"):
@@ -206,6 +204,12 @@ class Exchange:
                 if equals and key.strip() == name:
                     return value.strip()
         return None
+
+
+def _first(args: Args, name: str) -> str | None:
+    """An argument as a variable: the first value, `true` where it has none."""
+    values = args.get(name)
+    return None if values is None else "true" if values[0] is None else values[0]
 
 
 def _route_field(pick: Callable[[Route], str]) -> Callable[[Exchange], str | None]:

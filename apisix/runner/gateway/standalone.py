@@ -40,7 +40,7 @@ def parse(text: str) -> Resources:
         raise Invalid(f"the last line must be {END}, which tells that the file is complete")
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Invalid(f"not YAML: {' '.join(str(error).split())}") from None
     if data is None:
         data = {}

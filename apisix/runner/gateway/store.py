@@ -5,6 +5,7 @@ that PrepareConf's key is new with every change); a file replaces only what a fi
 by hand; a route's upstream is looked up when it is needed. Source: APISIX's core/etcd.lua and core/config_yaml.lua.
 """
 
+import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class Store:
         key = check_id(id)
         if "id" in value and str(value["id"]) != key:
             raise Invalid(f"wrong {kind[:-1]} id")
+        _check_json(value)
         self._check(kind, key, value)
         now = int(time.time())
         old = self._items[kind].get(key)
@@ -146,6 +148,14 @@ class Store:
         conf = check_route(item.value, self._version)
         upstream = None if conf.upstream is None else Upstream(conf.upstream, self._nodes)
         self._routes[item.id] = Route(item.id, item.modified, conf, upstream)
+
+
+def _check_json(value: Mapping[str, Any]) -> None:
+    """YAML and Python know values that JSON does not, and JSON half characters that are no text."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Invalid(f"invalid configuration: not JSON: {error}") from None
 
 
 def _upstream(value: object, nodes: Mapping[str, str]) -> Upstream:
