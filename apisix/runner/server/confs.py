@@ -135,6 +135,7 @@ class Confs:
         self._confs: dict[int, PreparedConf] = {}
         self._contents: dict[int, bytes] = {}
         self._failures: dict[int, tuple[float, ConfError]] = {}
+        self._in_setup: set[int] = set()
         self._lock = threading.Lock()
         self.get = self._confs.get
 
@@ -144,6 +145,11 @@ class Confs:
     def all(self) -> list[PreparedConf]:
         """The prepared confs."""
         return list(self._confs.values())
+
+    @property
+    def plugin_files(self) -> set[str]:
+        """The files of all plugins."""
+        return {definition.origin for definition in self._registry.definitions()}
 
     def is_stored(self, token: int) -> bool:
         """Whether a token that is not prepared here can be."""
@@ -166,6 +172,33 @@ class Confs:
         if token is None:
             token = self._new_token(content, key)
         self._prepare(token, key, conf, content)
+        return token
+
+    def give_up(self, request: PrepareConfReq, problem: str) -> int:
+        """Say that preparing a conf takes too long. It goes on, and the conf is there should it ever end.
+
+        Args:
+            request: as the gateway sent it.
+            problem: for the log.
+
+        Returns:
+            The token of a conf whose calls fail, where only that fails closed.
+
+        Raises:
+            ConfError: elsewhere.
+        """
+        key = RouteKey(request.key)
+        conf = request.conf or []
+        names = ", ".join(name for name, _ in conf)
+        error = ConfError(names, f"setup {problem}")
+        log.error("route %s: %s", key.route, error)
+        if key.phase != RESPONSE:
+            raise error
+        content = canonical(key.identity, conf)
+        token = self._new_token(content, key)
+        with self._lock:
+            self._contents[token] = content
+            self._confs.setdefault(token, FailedConf(token, key, error, self._registry))
         return token
 
     def restore(self, token: int) -> bool:
@@ -192,8 +225,16 @@ class Confs:
             failed = self._failures.get(token)
             if failed is not None and time.monotonic() - failed[0] < REMEMBER_FAILURE:
                 raise failed[1]
+            if token in self._in_setup:
+                names = ", ".join(name for name, _ in conf)
+                raise ConfError(names, "an earlier setup of the same conf has not ended")
+            self._in_setup.add(token)
         # Not under the lock: a setup that hangs must not keep other confs from being prepared.
-        prepared = self._build(token, key, conf)
+        try:
+            prepared = self._build(token, key, conf)
+        finally:
+            with self._lock:
+                self._in_setup.discard(token)
         with self._lock:
             self._contents[token] = content
             self._confs[token] = prepared

@@ -66,6 +66,11 @@ class Unprepared(Exception):
         self.token = token
         self.failed_answer = failed_answer
 
+    def give_up(self, problem: str) -> bytes:
+        """The answer when its conf cannot be had in time."""
+        log.error("conf token %d: restoring it %s", self.token, problem)
+        return self.failed_answer
+
 
 class Dispatcher:
     """Turns frames into calls.
@@ -137,6 +142,23 @@ class Dispatcher:
         except Unprepared:
             raise Refused(unprepared.failed_answer) from None
         raise Refused(TOKEN_NOT_FOUND)
+
+    @property
+    def plugin_files(self) -> set[str]:
+        """The files of all plugins."""
+        return self._confs.plugin_files
+
+    def give_up_preparing(self, frame: bytes, problem: str) -> bytes:
+        """The answer to a PrepareConf that takes too long. Never raises.
+
+        Args:
+            frame: whole.
+            problem: for the log.
+        """
+        try:
+            return encode_prepare_conf_resp(self._confs.give_up(decode_prepare_conf_req(frame), problem))
+        except (WireError, ConfError):
+            return UNAVAILABLE
 
     def prepare(self, frame: bytes) -> bytes:
         """Answer a PrepareConf. May take as long as the plugins' `setup` does.

@@ -24,19 +24,19 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
 from apisix.runner.server.afterwards import Afterwards
 from apisix.runner.server.board import OwnRow, Row
-from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, Call
+from apisix.runner.server.call import BAD_REQUEST, Call
 from apisix.runner.server.connection import CHUNK, Connection
 from apisix.runner.server.coroutines import LoopThread
 from apisix.runner.server.dispatch import Dispatcher, Refused, Unprepared
 from apisix.runner.server.listen import peer_of
 from apisix.runner.server.pool import Pool
+from apisix.runner.server.stacks import stack_of_task, stack_of_thread
 from apisix.runner.wire.frame import FrameType
 
 log = logging.getLogger("apisix.runner.poller")
@@ -49,8 +49,11 @@ ACCEPT_PAUSE = 0.1  # seconds without accepting, when the process is out of file
 YIELD = 0.02  # seconds that a worker with more connections than another waits for that one to accept
 YIELD_TICK = 0.004  # seconds between two looks while it waits
 MOST_EVENTS = 256
+MOST_STUCK_SETUPS = 32
 MOST_ACCEPTS = 64
 FORKED_EXIT_CODE = 70
+GiveUp = Callable[[str], bytes]
+"""From what is wrong, for the log, to the answer that fails closed."""
 _FROM_GATEWAY = (FrameType.PREPARE_CONF, FrameType.HTTP_REQ_CALL, FrameType.HTTP_RESP_CALL)
 
 
@@ -93,7 +96,7 @@ class Poller:
         self.confs: Callable[[], int] = lambda: 0
         self._pool = Pool("call", threads)
         self._burning_pool = Pool("burn", 1)
-        self._prepare_pool = Pool("prepare", 1)
+        self._prepare_pool = Pool("prepare", 1, MOST_STUCK_SETUPS)
         self._loop = LoopThread(self._pool)
         self._afterwards = Afterwards(self._loop, self._check_drained)
         self._epoll = select.epoll()
@@ -103,7 +106,7 @@ class Poller:
         self._lead_thread = 0
         self._lead_lock = threading.Lock()
         self._open_calls: set[Call] = set()
-        self._prepares: dict[Connection, tuple[float, list[int], bytes]] = {}
+        self._prepares: dict[Connection, tuple[float, list[int], GiveUp]] = {}
         self._pending_bytes = 0
         self._active = True
         self._sentinel_rests = False
@@ -200,6 +203,7 @@ class Poller:
         slot: list[Call] = []
         self._slot = slot
         self._lead_thread = threading.get_ident()
+        threading.current_thread().name = "io"
         ready = self._ready
         connections = self._connections
         poll = self._epoll.poll
@@ -295,7 +299,11 @@ class Poller:
         """Run or hand out what a frame asks for. Returns False when the lead was lost meanwhile."""
         if frame[0] == FrameType.PREPARE_CONF:
             self._detach(connection)
-            self._submit_prepare(connection, UNAVAILABLE, lambda: self._dispatcher.prepare(frame))
+            self._submit_prepare(
+                connection,
+                partial(self._dispatcher.give_up_preparing, frame),
+                partial(self._dispatcher.prepare, frame),
+            )
             return True
         now = time.monotonic()
         self._served += 1
@@ -308,7 +316,7 @@ class Poller:
             self._detach(connection)
             self._submit_prepare(
                 connection,
-                unprepared.failed_answer,
+                unprepared.give_up,
                 partial(self._dispatcher.restore, connection, frame, unprepared),
             )
             return True
@@ -342,7 +350,7 @@ class Poller:
             pool = self._burning_pool if call.phase_chain.lane.burns else self._pool
             pool.submit(lambda: self._run_in_pool(call))
 
-    def _submit_prepare(self, connection: Connection, failed_answer: bytes, job: Callable[[], bytes | Call]) -> None:
+    def _submit_prepare(self, connection: Connection, failed_answer: GiveUp, job: Callable[[], bytes | Call]) -> None:
         thread = [0]
         self._prepares[connection] = (time.monotonic() + self._setup_timeout, thread, failed_answer)
         self._prepare_pool.submit(lambda: self._run_prepare(connection, job, thread, failed_answer))
@@ -394,7 +402,7 @@ class Poller:
             except IndexError:
                 running = None
             if running is not None and running is seen:
-                if self._take_call() is not None:
+                if self._take_call(running) is not None:
                     threading.Thread(target=self._watch, name="sentinel", daemon=True).start()
                     self._lead()
                     return
@@ -405,18 +413,15 @@ class Poller:
                 except Exception:
                     log.exception("the sentinel's round failed: a mistake of the runner, please report it")
 
-    def _take_call(self, only: Call | None = None) -> Call | None:
+    def _take_call(self, running: Call) -> Call | None:
         """Pop the running call and take its connection out of the poll.
-
-        Args:
-            only: the call that it must be; by default any.
 
         Returns:
             The call, or None where it had ended or was taken already.
         """
         with self._lead_lock:
             try:
-                if only is not None and self._slot[0] is not only:
+                if self._slot[0] is not running:
                     return None
                 call = self._slot.pop()
             except IndexError:
@@ -461,29 +466,33 @@ class Poller:
         log.error("%s: %s; the call fails; it was at:\n%s", call.describe(), why, _stack_of(call))
         if call.task is not None:
             self._loop.cancel(call.task)
-        elif call.thread:
+        if call.thread:
             self._pool.give_up(call.thread)
             self._burning_pool.give_up(call.thread)
         try:
             call.connection.send_now(call.failed_answer())
         except OSError:
             pass
-        call.connection.cut()
+        self._cut(call.connection)
 
-    def _give_up_prepare(self, connection: Connection, thread: int, failed_answer: bytes) -> None:
+    def _give_up_prepare(self, connection: Connection, thread: int, failed_answer: GiveUp) -> None:
         if self._prepares.pop(connection, None) is None:
             return
-        stack = "".join(traceback.format_stack(sys._current_frames().get(thread))) if thread else "(waiting)"
-        log.error(
-            "PrepareConf took longer than setup_timeout, %g s; it fails; it was at:\n%s", self._setup_timeout, stack
-        )
+        stack = stack_of_thread(thread, self._dispatcher.plugin_files)
+        answer = failed_answer(f"takes longer than setup_timeout, {self._setup_timeout:g} s; it is at:\n{stack}")
         if thread:
             self._prepare_pool.give_up(thread)
         try:
-            connection.send_now(failed_answer)
+            connection.send_now(answer)
         except OSError:
             pass
+        self._cut(connection)
+
+    def _cut(self, connection: Connection) -> None:
+        """End a connection that a thread still holds, which may never let go of it."""
         connection.cut()
+        self._forget(connection)
+        self._check_drained()
 
     # Calls away from the poll.
 
@@ -504,7 +513,7 @@ class Poller:
             self._close(call.connection)
             return
         try:
-            answer = await call.run_async(self._loop.in_thread)
+            answer = await call.run_async(partial(self._run_in_thread, call))
         except BaseException:
             if call.ticket:  # not ours: a cancellation that no deadline asked for
                 self._answer(call, call.failed_answer())
@@ -515,6 +524,18 @@ class Poller:
             self._answer(call, answer)
         else:
             self._pool.submit(lambda: self._answer(call, answer))
+
+    async def _run_in_thread(self, call: Call, function: Callable[[], None]) -> None:
+        """Run a part of a call that is on the loop in the pool."""
+
+        def run() -> None:
+            call.thread = threading.get_ident()
+            try:
+                function()
+            finally:
+                call.thread = 0
+
+        await self._loop.in_thread(run)
 
     def _answer(self, call: Call, answer: bytes) -> None:
         """Answer a call that left the poll, waiting if need be, and give its connection back."""
@@ -529,7 +550,7 @@ class Poller:
             self._afterwards.submit(call)
 
     def _run_prepare(
-        self, connection: Connection, job: Callable[[], bytes | Call], thread: list[int], failed_answer: bytes
+        self, connection: Connection, job: Callable[[], bytes | Call], thread: list[int], failed_answer: GiveUp
     ) -> None:
         if connection not in self._prepares:  # its time was over before a thread was free
             self._close(connection)
@@ -545,7 +566,7 @@ class Poller:
             result = refused.answer
         except BaseException as error:
             log.error("preparing failed: a mistake of the runner, please report it", exc_info=error)
-            result = failed_answer
+            result = failed_answer("failed")
         if self._prepares.pop(connection, None) is None:  # answered when its time was over
             self._close(connection)
         elif isinstance(result, Call):
@@ -687,28 +708,26 @@ class Poller:
         if connection.held:
             self._command(lambda: self._ready.append(connection.fd))
 
+    def _forget(self, connection: Connection) -> None:
+        if self._connections.get(connection.fd) is connection:
+            del self._connections[connection.fd]
+
     def _close(self, connection: Connection) -> None:
         if connection.held:
             self._pending_bytes -= connection.held
             connection.pieces = None
         connection.registered = False
-        if self._connections.get(connection.fd) is connection:
-            del self._connections[connection.fd]
+        self._forget(connection)
         connection.close()
         self._share()
         self._check_drained()
 
 
 def _stack_of(call: Call) -> str:
-    if call.task is not None:
-        return "".join(line for frame in call.task.get_stack() for line in traceback.format_stack(frame, 1)).rstrip()
-    frame = sys._current_frames().get(call.thread) if call.thread else None
-    if frame is None:
-        return "(waiting for a thread)"
     files = {step.definition.origin for step in call.phase_chain.chain.steps}
-    stack = traceback.extract_stack(frame)
-    first = next((i for i, entry in enumerate(stack) if entry.filename in files), 0)
-    return "".join(traceback.format_list(stack[first:])).rstrip()
+    if call.task is not None and not call.thread:
+        return stack_of_task(call.task, files)
+    return stack_of_thread(call.thread, files)
 
 
 def _debugger_attached() -> bool:

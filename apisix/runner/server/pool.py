@@ -1,7 +1,7 @@
 """The pool: threads for calls that may wait.
 
-Rules that live here: threads start when work waits and none is idle, up to a limit; a thread whose call was given up
-on does not count towards it, until as many are stuck as the limit allows; then calls wait, and fail at their deadline.
+Rules that live here: threads start when work waits and none is free, up to a limit; a thread whose call was given up
+on does not count towards it, until many are stuck; then calls wait, and fail at their deadline.
 """
 
 import logging
@@ -20,15 +20,17 @@ class Pool:
     Args:
         name: what its threads are called.
         limit: the most threads at a time, stuck ones apart.
+        most_stuck: the most threads that may be stuck; by default as many as the limit.
     """
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, most_stuck: int | None = None) -> None:
         self._name = name
         self._limit = limit
+        self._most_stuck = limit if most_stuck is None else most_stuck
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
+        self._free = 0  # threads that wait for a job, less the jobs that wait for a thread
         self._members: set[int] = set()
         self._stuck: set[int] = set()
         self._started = 0
@@ -36,16 +38,20 @@ class Pool:
     def submit(self, job: Job) -> None:
         """Run a job as soon as a thread is free."""
         self._jobs.put(job)
-        if self._idle < self._jobs.qsize():
+        with self._lock:
+            self._free -= 1
+            wanted = self._free < 0
+        if wanted:
             self._grow()
 
     def give_up(self, thread: int) -> None:
         """Count a thread (its ident) as stuck: another may take its place, and it ends when its job does."""
         with self._lock:
-            if thread not in self._members or len(self._stuck) >= self._limit:
+            if thread not in self._members or len(self._stuck) >= self._most_stuck:
                 return
             self._stuck.add(thread)
-        if self._jobs.qsize():
+            wanted = self._free < 0
+        if wanted:
             self._grow()
 
     @property
@@ -68,10 +74,8 @@ class Pool:
             self._members.add(ident)
         while True:
             with self._lock:
-                self._idle += 1
+                self._free += 1
             job = self._jobs.get()
-            with self._lock:
-                self._idle -= 1
             if job is not None:
                 try:
                     job()
