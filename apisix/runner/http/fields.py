@@ -11,11 +11,13 @@ Rules that live here:
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import ClassVar
 
 from apisix.runner.wire.flatbuf import Pair
 
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _breaks_line = re.compile(r"[\r\n\0]").search
+_is_no_text = re.compile(r"[\ud800-\udc7f\udd00-\udfff]").search  # U+DC80 to U+DCFF are the bytes of surrogateescape
 _known_names: set[str] = set()
 _MOST_KNOWN_NAMES = 1024
 
@@ -34,10 +36,10 @@ def check_header_name(name: str) -> None:
         TypeError: it is not a str.
         ValueError: it is empty or has a character that a header's name cannot have.
     """
-    if name in _known_names:
-        return
     if not isinstance(name, str):
         raise TypeError(f"a header's name must be str, got {name!r}")
+    if name in _known_names:
+        return
     if not _is_token(name):
         raise ValueError(f"{name!r} cannot be a header's name: expected letters, digits and !#$%&'*+-.^_`|~ only")
     if len(_known_names) < _MOST_KNOWN_NAMES:
@@ -49,13 +51,33 @@ def check_header_value(name: str, value: str) -> None:
 
     Raises:
         TypeError: it is not a str.
-        ValueError: it holds CR, LF or NUL.
+        ValueError: it holds CR, LF or NUL, or what is no Unicode.
     """
     if not isinstance(value, str):
-        hint = f"; to remove it: del headers[{name!r}]" if value is None else f"; write str({value!r}) if that is meant"
-        raise TypeError(f"header {name!r} must be set to str, got {type(value).__name__}{hint}")
+        raise TypeError(f"header {name!r} must be set to str, got {_not_text(value, f'del headers[{name!r}]')}")
     if _breaks_line(value):
         raise ValueError(f"header {name!r} cannot hold CR, LF or NUL: that would begin another header")
+    if not value.isascii():
+        check_text(value, f"header {name!r}")
+
+
+def check_text(text: str, what: str) -> None:
+    """Check that text can be sent: as UTF-8, and as the byte that it was where it did not decode.
+
+    Raises:
+        ValueError: it holds half of a surrogate pair, as JSON with a lone ``\\ud83d`` gives.
+    """
+    half = _is_no_text(text)
+    if half is not None:
+        raise ValueError(f"{what} cannot hold U+{ord(half[0]):04X}: that is half of a character, and no text")
+
+
+def _not_text(value: object, removal: str) -> str:
+    """What a value is that should be text, and what to write instead; not the value, which may be a secret."""
+    if value is None:
+        return f"NoneType; to remove it: {removal}"
+    kind = type(value).__name__
+    return f"{kind}; write value.decode()" if isinstance(value, bytes) else f"{kind}; write str(value) if that is meant"
 
 
 class Fields(MutableMapping[str, str]):
@@ -68,6 +90,11 @@ class Fields(MutableMapping[str, str]):
 
     __slots__ = ("_before", "_load", "_names", "_values", "_written")
 
+    _read_only: ClassVar[frozenset[str]] = frozenset()
+    """Names whose values cannot be changed."""
+    _kept: ClassVar[frozenset[str]] = frozenset()
+    """Names that cannot be removed; `replace` and `clear` leave them."""
+
     def __init__(self, pairs: Iterable[Pair] | Callable[[], Iterable[Pair]] = ()) -> None:
         self._names: dict[str, str] = {}
         self._before: dict[str, list[str] | None] = {}
@@ -75,7 +102,7 @@ class Fields(MutableMapping[str, str]):
         self._load: Callable[[], Iterable[Pair]] | None = None
         if callable(pairs):
             self._load = pairs
-            self._written: dict[str, str] = {}
+            self._written: dict[str, tuple[str, str]] = {}
         elif pairs:
             self._fill(pairs)
 
@@ -100,7 +127,7 @@ class Fields(MutableMapping[str, str]):
             except BaseException:
                 self._load = load
                 raise
-            for name, value in self._written.items():
+            for name, value in self._written.values():
                 self._write(name, [value])
 
     # What the kinds of fields do in their own way.
@@ -157,14 +184,19 @@ class Fields(MutableMapping[str, str]):
     def __setitem__(self, name: str, value: str) -> None:
         self._check(name, value)
         if self._load is not None:
-            self._written[name] = value
-        else:
-            self._write(name, [value])
+            key = self._key(name)
+            if key not in self._read_only:
+                self._written[key] = name, value
+                return
+            self._read()
+        self._write(name, [value])
 
     def __delitem__(self, name: str) -> None:
         if self._load is not None:
             self._read()
         key = self._key(name)
+        if key in self._kept and key in self._values:
+            raise ValueError(f"{name!r} cannot be removed: the message needs it")
         values = self._values.pop(key)
         self._before.setdefault(key, values)
         self._names.pop(key, None)
@@ -203,20 +235,57 @@ class Fields(MutableMapping[str, str]):
 
         Args:
             fields: a mapping, other fields (every value is taken), or pairs of name and value.
+
+        Raises:
+            TypeError, ValueError: as `add`; nothing has changed then.
         """
+        new = self._checked(fields)
         if self._load is not None:
             self._read()
-        new: dict[str, tuple[str, list[str]]] = {}
-        for name, value in pairs_of(fields):
-            self._check(name, value)
-            new.setdefault(self._key(name), (name, []))[1].append(value)
-        for key in [key for key in self._values if key not in new]:
+        for key in [key for key in self._values if key not in new and key not in self._kept]:
             del self[key]
         for name, values in new.values():
             self._write(name, values)
 
+    def update(self, fields: FieldsLike = (), /, **named: str) -> None:  # type: ignore[override]
+        """Set these fields, and leave the others. A name's values are replaced by all that are given for it.
+
+        Args:
+            fields: a mapping, other fields (every value is taken), or pairs of name and value.
+            named: more of them.
+
+        Raises:
+            TypeError, ValueError: as `add`; nothing has changed then.
+        """
+        for name, values in self._checked([*pairs_of(fields), *named.items()]).values():
+            if len(values) == 1:
+                self[name] = values[0]  # need not be read for that
+            else:
+                self.setall(name, values)
+
+    def clear(self) -> None:
+        """Remove what can be removed."""
+        self.replace(())
+
+    def _checked(self, fields: FieldsLike) -> dict[str, tuple[str, list[str]]]:
+        """Names and values by key, each of them checked."""
+        checked: dict[str, tuple[str, list[str]]] = {}
+        for name, value in pairs_of(fields):
+            self._check(name, value)
+            _, values = checked.setdefault(self._key(name), (name, []))
+            values.append(value)
+        for name, values in checked.values():
+            self._check_read_only(name, values)
+        return checked
+
+    def _check_read_only(self, name: str, values: list[str]) -> None:
+        if self._key(name) in self._read_only and self.getall(name) != values:
+            raise ValueError(f"{name!r} cannot be changed: the gateway computes it from the message")
+
     def _write(self, name: str, values: list[str]) -> None:
         key = self._key(name)
+        if key in self._read_only:
+            self._check_read_only(name, values)
         self._before.setdefault(key, self._values.get(key))
         self._values[key] = values
         if key != name:
@@ -233,13 +302,20 @@ class Fields(MutableMapping[str, str]):
             return bool(self._written)
         return any(self._values.get(key) != before for key, before in self._before.items())
 
+    def is_set(self, name: str) -> bool:
+        """Whether a name has a value that was set here, even if to what the gateway sent."""
+        key = self._key(name)
+        if self._load is not None:
+            return key in self._written
+        return key in self._before and key in self._values
+
     def changes(self) -> list[tuple[str, list[str] | None]]:
         """Names whose values differ from what the gateway sent, with the new values; None where it was removed.
 
         What was written and never read is not compared: it is sent.
         """
         if self._load is not None:
-            return list({self._key(name): [value] for name, value in self._written.items()}.items())
+            return [(key, [value]) for key, (_, value) in self._written.items()]
         return [(key, self._values.get(key)) for key, before in self._before.items() if self._values.get(key) != before]
 
 
@@ -272,8 +348,7 @@ class Headers(Fields):
 
     __slots__ = ()
 
-    def _key(self, name: str) -> str:
-        return name.lower()
+    _key = staticmethod(str.lower)  # type: ignore[assignment]  # a call into C, and no bytes are taken for a name
 
     def _check(self, name: str, value: str) -> None:
         check_header_name(name)
@@ -296,13 +371,15 @@ class Args(Fields):
     __slots__ = ()
 
     def _check(self, name: str, value: str) -> None:
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"an argument's name must be str and not empty, got {name!r}")
+        if not isinstance(name, str):
+            raise TypeError(f"an argument's name must be str, got {name!r}")
+        if not name:
+            raise ValueError("an argument's name cannot be empty")
         if not isinstance(value, str):
-            hint = (
-                f"; to remove it: del args[{name!r}]" if value is None else f"; write str({value!r}) if that is meant"
-            )
-            raise TypeError(f"argument {name!r} must be set to str, got {type(value).__name__}{hint}")
+            raise TypeError(f"argument {name!r} must be set to str, got {_not_text(value, f'del args[{name!r}]')}")
+        if not (name.isascii() and value.isascii()):
+            check_text(name, "an argument's name")
+            check_text(value, f"argument {name!r}")
 
     def __repr__(self) -> str:
         return f"<Args {', '.join(f'{name}={value}' for name, value in self.pairs())}>"

@@ -8,6 +8,7 @@ Rules that live here:
   `read_body`, `read_json`. The wrong one raises and names the right one.
 """
 
+import asyncio
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from typing import Any, cast
 
 import msgspec
 
-from apisix.runner.http.fields import Args, FieldsLike, Headers
+from apisix.runner.http.fields import Args, FieldsLike, Headers, check_text
 from apisix.runner.http.link import GatewayError, Link, WrongColour
 from apisix.runner.wire.frame import MAX_BODY
 from apisix.runner.wire.messages import METHODS, ExtraInfoReq, HTTPReqCallReq, InfoKind
@@ -27,14 +28,12 @@ _BODY = ExtraInfoReq(InfoKind.REQ_BODY)
 
 
 class RequestHeaders(Headers):
-    """Headers of a request; those that frame the message are read-only."""
+    """Headers of a request: those that frame the message are read-only, and it always has a host."""
 
     __slots__ = ()
 
-    def _check(self, name: str, value: str) -> None:
-        super()._check(name, value)
-        if name.lower() in UNSENDABLE and self.getall(name) != [value]:
-            raise ValueError(f"header {name!r} cannot be changed: the gateway computes it from the body")
+    _read_only = UNSENDABLE
+    _kept = UNSENDABLE | {"host"}
 
 
 class Request:
@@ -55,6 +54,7 @@ class Request:
 
     __slots__ = (
         "_args",
+        "_asking",
         "_body",
         "_call",
         "_context",
@@ -82,6 +82,7 @@ class Request:
         self._vars: dict[str, bytes | None] | None = None
         self._state: SimpleNamespace | None = None
         self._context: dict[str, Any] | None = None
+        self._asking: asyncio.Lock | None = None
         self.in_coroutine = False
 
     @property
@@ -113,7 +114,7 @@ class Request:
 
         Raises:
             TypeError: set to something else than str.
-            ValueError: set to a path that does not begin with ``/``.
+            ValueError: set to a path that does not begin with ``/``, or to what is no Unicode.
         """
         if self._path is None:
             path = self._call.path or "/"
@@ -128,6 +129,7 @@ class Request:
             raise TypeError(f"request.path must be str, got {type(path).__name__}")
         if not path.startswith("/"):
             raise ValueError(f"request.path must begin with '/', got {path!r}")
+        check_text(path, "request.path")
         if self._path is None:
             _ = self.path  # what it was, to tell a change from none
         self._path = path
@@ -201,10 +203,12 @@ class Request:
 
     async def read_vars(self, *names: str) -> dict[str, str | None]:
         """As `vars`, for ``async def`` plugins."""
-        asks = self._unknown(names)
-        if asks:
+        if self._unknown(names):
             self._check_colour(True, "request.vars(...)")
-            self._remember(asks, await self._link.ask_async(asks))
+            async with self._one_at_a_time():
+                asks = self._unknown(names)
+                if asks:
+                    self._remember(asks, await self._link.ask_async(asks))
         return self._known(names)
 
     @property
@@ -240,7 +244,9 @@ class Request:
         if self._body is None:
             self._check_colour(True, "request.body")
             self._check_body_length()
-            self._body = ((await self._link.ask_async((_BODY,)))[0],)
+            async with self._one_at_a_time():
+                if self._body is None:
+                    self._body = ((await self._link.ask_async((_BODY,)))[0],)
         return self._body[0]
 
     def json(self) -> Any:
@@ -262,6 +268,12 @@ class Request:
             self._check_colour(False, instead)
             self._remember(asks, self._link.ask(asks))
         return self._known(names)
+
+    def _one_at_a_time(self) -> asyncio.Lock:
+        """Held while asking: other coroutines of the call may want the same, and it is asked once."""
+        if self._asking is None:
+            self._asking = asyncio.Lock()
+        return self._asking
 
     def _unknown(self, names: tuple[str, ...]) -> list[ExtraInfoReq]:
         if self._vars is None:
@@ -338,7 +350,10 @@ def from_json(body: bytes | None) -> Any:
     """
     if body is None:
         raise ValueError("there is no body to decode from JSON")
-    return msgspec.json.decode(body)
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise ValueError("the body's JSON is nested too deeply") from None
 
 
 def to_bytes(body: "bytes | str | Mapping[str, Any] | list[Any]", what: str) -> bytes:
