@@ -8,6 +8,7 @@ Rules that live here:
 - A wrong status, header or body raises at the line that sets it.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,6 +39,7 @@ class Response:
     """
 
     __slots__ = (
+        "_asking",
         "_body",
         "_call",
         "_headers",
@@ -59,6 +61,7 @@ class Response:
         self._body: Body = None
         self._raw: bytes | None = None
         self._upstream_body: tuple[bytes | None] | None = None
+        self._asking: asyncio.Lock | None = None
         self.in_coroutine = False
         self.stopped = False
         self.after: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
@@ -99,8 +102,10 @@ class Response:
     def body(self) -> Body:
         """The body: what was set, else the upstream's in the response phase (bytes), else None.
 
-        Set it to bytes, str (sent as UTF-8), or a dict or list (sent as JSON, with its Content-Type). The gateway
-        cannot send an empty body in place of one: on some statuses it shows its own page, see the documentation.
+        Set it to bytes, str (sent as UTF-8), or a dict or list (sent as JSON, with its Content-Type); it is encoded
+        then, and a later change of the dict or list is not seen. None takes back what was set. The gateway cannot send
+        an empty body in place of one: in the request phase it shows its own page on some statuses, see the
+        documentation; in the response phase a newline is sent.
 
         Raises:
             TypeError: set to something else.
@@ -121,7 +126,7 @@ class Response:
             return
         self._raw = to_bytes(body, "response.body")
         self._body = body
-        if not isinstance(body, bytes | str) and "content-type" not in (self._headers or ()):
+        if isinstance(body, Mapping | list | tuple) and not self.headers.is_set("content-type"):
             self.headers["Content-Type"] = "application/json"
 
     async def read_body(self) -> bytes | None:
@@ -130,7 +135,11 @@ class Response:
             return self._raw
         if self._upstream_body is None:
             self._check_colour(True, "response.body")
-            self._upstream_body = ((await self._asked().ask_async((_BODY,)))[0],)
+            if self._asking is None:
+                self._asking = asyncio.Lock()
+            async with self._asking:  # a second ask would be answered with nothing
+                if self._upstream_body is None:
+                    self._upstream_body = ((await self._asked().ask_async((_BODY,)))[0],)
         return self._upstream_body[0]
 
     @property

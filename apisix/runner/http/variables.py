@@ -87,6 +87,21 @@ class ResponsePhaseRequest(Request):
         raise RuntimeError(_SENT)
 
     @property
+    def body(self) -> bytes | None:
+        """The whole body, as the gateway got it; None where the request has none. It cannot be changed."""
+        return super().body
+
+    @body.setter
+    def body(self, body: object) -> NoReturn:
+        raise RuntimeError(_SENT)
+
+    async def read_body(self) -> bytes | None:
+        """As `body`, for ``async def`` plugins."""
+        if self._body is None:
+            await self.read_var("http_content_length")  # by which its length is checked
+        return await super().read_body()
+
+    @property
     def context(self) -> dict[str, Any]:
         """What the request phase left (variable ``request_id`` finds it). Changes are seen by later plugins only."""
         if self._context is None:
@@ -156,6 +171,10 @@ class _VariableHeaders(Headers):
         raise RuntimeError(_SENT)
 
     def __delitem__(self, name: str) -> None:
+        raise RuntimeError(_SENT)
+
+    def replace(self, fields: FieldsLike) -> None:
+        """Not to be had in this phase."""
         raise RuntimeError(_SENT)
 
     def __repr__(self) -> str:
