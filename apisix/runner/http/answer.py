@@ -4,7 +4,8 @@ Rules that live here (APISIX ext-plugin/init.lua, `rpc_handlers`):
 - Nothing changed is no action; a changed field is sent, an unchanged one is not.
 - A rewritten request header has one value: of repeated names the gateway takes the last. So several are joined.
 - Names of rewritten request headers go out in lower case: 3.17 and older cache them as written.
-- Before 3.16 a path without arguments in the same answer loses the query. One argument, as it was, keeps them all.
+- Before 3.16 a path without arguments in the same answer loses the query. To remove an argument that is not there
+  keeps them all as they are.
 - In post-req, arguments without a path are lost once the path was rewritten. The path goes with them.
 - A Stop always has a status: on 2.7 status 0 without a body does not stop.
 - Headers that frame a message are never sent: they would be those of another message.
@@ -38,7 +39,7 @@ def rewrite_action(request: Request, response: Response, version: Version | None
     path = request.new_path
     args = _changed_args(request)
     if path is not None and not args and (version is None or version < PATH_KEEPS_QUERY):
-        args = _one_argument_as_it_was(request)
+        args = _no_change_of_args(request)
     elif args and path is None and post_req:
         path = request.path
     headers = _changed_headers(request)
@@ -53,6 +54,7 @@ def rewrite_action(request: Request, response: Response, version: Version | None
 RESPONSE_UNSENDABLE = frozenset({"connection", "transfer-encoding"})
 NO_BODY_STATUSES = frozenset({204, 304})
 PLACEHOLDER = b"\n"
+"""The least body that the gateway takes for one."""
 
 
 def response_changed(response: Response) -> bool:
@@ -66,7 +68,8 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[Pa
 
     All headers are sent, changed or not: with none the gateway drops Content-Type and nine others, and one alone
     would replace them all. Where the client gets no body anyway (204, 304, HEAD) a placeholder keeps the gateway
-    from calling the upstream a second time, whose answer would win over this one (ext-plugin-post-resp.lua).
+    from calling the upstream a second time, whose answer would win over this one (ext-plugin-post-resp.lua). So it does
+    where a plugin set the body to empty: the gateway would send the upstream's, which the plugin took away.
 
     Args:
         response: as the plugins left it.
@@ -74,8 +77,11 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[Pa
     """
     body = response.raw_body
     left_out = RESPONSE_UNSENDABLE
+    if response.headers.is_set("content-length"):
+        left_out = left_out | {"content-length"}
     if body is not None:
         left_out = left_out | {"content-length", "content-encoding"}
+        body = body or PLACEHOLDER
     elif response.status_code in NO_BODY_STATUSES:
         left_out = left_out | {"content-length"}
         body = PLACEHOLDER
@@ -141,7 +147,10 @@ def _changed_args(request: Request) -> list[Pair]:
     return changed
 
 
-def _one_argument_as_it_was(request: Request) -> list[Pair]:
-    for name in request.args:
-        return [(name, value) for value in request.args.getall(name)]
-    return []
+def _no_change_of_args(request: Request) -> list[Pair]:
+    if not request.args:
+        return []
+    name = "_"
+    while name in request.args:
+        name += "_"
+    return [(name, None)]
