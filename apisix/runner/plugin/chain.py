@@ -4,11 +4,13 @@ Rules that live here:
 - Each plugin sees what the earlier ones changed; the first `stop` ends the chain.
 - A plugin that raises, or returns something, fails the call, unless it declares ``on_error = "continue"``. So does
   anything that is raised on purpose to end a process.
-- A malformed frame fails the call whatever a plugin declares: it is the gateway's, not the plugin's.
+- A malformed frame fails the call whatever a plugin declares: it is the gateway's, not the plugin's. So does a plugin
+  in a phase that it does not have.
 - ``async def`` plugins are awaited on the loop; ``def`` plugins between them run in a thread.
 """
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,32 +33,34 @@ InThread = Callable[[Callable[[], None]], Awaitable[None]]
 class Step:
     """One plugin of a chain, ready to run in one phase."""
 
-    __slots__ = ("coroutine", "definition", "instance", "name", "on_error", "run", "timeout")
+    __slots__ = ("coroutine", "definition", "instance", "may_continue", "method", "name", "run", "timeout")
 
     def __init__(self, name: str, definition: Definition, instance: Base, phase: str) -> None:
         self.name = name
         self.definition = definition
         self.instance = instance
-        self.run: Callable[[Request, Response], Any] = getattr(instance, METHODS[phase])
+        self.method = METHODS[phase]
+        self.run: Callable[[Request, Response], Any] = getattr(instance, self.method)
         self.coroutine = phase in definition.coroutine
-        self.on_error = instance.on_error
+        self.may_continue = instance.on_error == "continue" and phase in definition.phases
         self.timeout = instance.timeout
 
-    def failed(self, cause: BaseException, request: Request) -> PluginFailure | None:
+    def failed(self, cause: BaseException) -> PluginFailure | None:
         """What a failure means: an error for the call, or None (logged) where the author said to continue."""
         failure = PluginFailure(self.name, self.definition.origin, cause)
-        if self.on_error != "continue" or isinstance(cause, WireError):
+        if not self.may_continue or isinstance(cause, WireError):
             return failure
         log.error("%s; the request goes on, as its on_error says\n%s", failure, failure.traceback())
         return None
 
-    def returned(self, result: object, request: Request) -> PluginFailure | None:
+    def returned(self, result: object) -> PluginFailure | None:
         """The failure of a plugin that returned something."""
-        method = self.run.__name__
-        if hasattr(result, "close"):
-            result.close()  # a coroutine that nobody awaits
-        problem = f"{method} must return None, got {type(result).__name__}; say self.stop(...) to answer"
-        return self.failed(TypeError(problem), request)
+        if inspect.iscoroutine(result):
+            result.close()
+            instead = f"nobody awaits it: write async def {self.method}, and await in it"
+        else:
+            instead = "say self.stop(...) to answer"
+        return self.failed(TypeError(f"{self.method} must return None, got {type(result).__name__}; {instead}"))
 
 
 class Chain:
@@ -91,18 +95,20 @@ class Chain:
                 try:
                     result = step.run(request, response)
                 except BaseException as cause:
-                    failure = step.failed(cause, request)
+                    failure = step.failed(cause)
                     if failure is not None:
                         raise failure from cause
                     result = None
                 if result is not None:
-                    failure = step.returned(result, request)
+                    failure = step.returned(result)
                     if failure is not None:
                         raise failure
                 if response.stopped:
                     break
         finally:
             current_response.set(None)
+            if timed:
+                response.running = None
 
     async def run_async(self, request: Request, response: Response, in_thread: InThread) -> None:
         """Run a chain on the loop.
@@ -117,6 +123,7 @@ class Chain:
         """
         for step in self.steps:
             if not step.coroutine:
+                request.in_coroutine = response.in_coroutine = False
                 await in_thread(lambda step=step: Chain((step,)).run(request, response))  # type: ignore[misc]
             else:
                 failure = await self._await(step, request, response)
@@ -129,19 +136,22 @@ class Chain:
         token = current_response.set(response)
         request.in_coroutine = response.in_coroutine = True
         try:
-            async with asyncio.timeout(step.timeout):
+            async with asyncio.timeout(step.timeout) as limit:
                 result = await step.run(request, response)
+        except TimeoutError as cause:
+            late = TimeoutError(f"it took longer than its timeout of {step.timeout:g} s") if limit.expired() else cause
+            return step.failed(late)
         except asyncio.CancelledError as cause:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return step.failed(cause, request)
+            return step.failed(cause)
         except BaseException as cause:
-            return step.failed(cause, request)
+            return step.failed(cause)
         finally:
             request.in_coroutine = response.in_coroutine = False
             current_response.reset(token)
-        return None if result is None else step.returned(result, request)
+        return None if result is None else step.returned(result)
 
 
 def build_plugins(conf: Sequence[Pair], registry: Registry) -> list[tuple[str, Definition, Base]]:
@@ -154,19 +164,41 @@ def build_plugins(conf: Sequence[Pair], registry: Registry) -> list[tuple[str, D
     Raises:
         ConfError: a plugin is unknown, rejects its conf, or its `setup` fails.
     """
-    plugins = []
-    for name, value in conf:
-        definition = registry.find(name)
-        config = value if definition.raw_conf else parse_conf(name, value or "", definition.conf_type)
-        try:
-            instance = definition.create()
-        except LoadError as error:
-            raise ConfError(name, error.problem) from error
-        instance.config = config
-        try:
-            instance.setup()
-        except (Exception, SystemExit) as error:
-            log.error("plugin %r: setup failed\n%s", name, own_traceback(error, definition.origin))
-            raise ConfError(name, f"setup failed: {told(error)}") from error
-        plugins.append((name, definition, instance))
+    plugins: list[tuple[str, Definition, Base]] = []
+    try:
+        for name, value in conf:
+            definition = registry.find(name)
+            plugins.append((name, definition, _build(name, value, definition)))
+    except ConfError:
+        tear_down(plugins)
+        raise
     return plugins
+
+
+def tear_down(plugins: Sequence[tuple[str, Definition, Base]]) -> None:
+    """Call the `teardown` of plugins whose conf goes. A failure is logged, and the others are called."""
+    for name, definition, instance in plugins:
+        try:
+            instance.teardown()
+        except (Exception, SystemExit) as error:
+            log.error("plugin %r: teardown failed\n%s", name, own_traceback(error, definition.origin))
+
+
+def _build(name: str, value: str | None, definition: Definition) -> Base:
+    config = value if definition.raw_conf else parse_conf(name, value or "", definition.conf_type)
+    try:
+        instance = definition.create()
+    except LoadError as error:
+        raise ConfError(name, error.problem) from error
+    try:
+        instance.config = config
+        instance.setup()
+    except (Exception, SystemExit) as error:
+        log.error("plugin %r: setup failed\n%s", name, own_traceback(error, definition.origin))
+        raise ConfError(name, f"setup failed: {told(error)}") from error
+    try:
+        definition.check_declarations(instance)
+    except LoadError as error:
+        tear_down([(name, definition, instance)])
+        raise ConfError(name, error.problem) from error
+    return instance

@@ -10,10 +10,11 @@ Rules that live here:
 
 import difflib
 import inspect
+import math
 from typing import Any
 
 from apisix.runner.plugin.base import Base
-from apisix.runner.plugin.conf import is_conf_type
+from apisix.runner.plugin.conf import conf_type_problem, is_conf_type
 from apisix.runner.plugin.errors import ConfError, LoadError, told
 
 REQUEST = "request"
@@ -56,16 +57,17 @@ class Definition:
             )
         for phase in self.phases:
             self._check_signature(METHODS[phase])
+        for method in ("setup", "teardown"):
+            if inspect.iscoroutinefunction(getattr(plugin_class, method)):
+                raise self._wrong(f"{method} must be def, got async def: nobody would await it")
         self.coroutine = frozenset(
             phase for phase in self.phases if inspect.iscoroutinefunction(getattr(plugin_class, METHODS[phase]))
         )
         self.conf_type: type | None = getattr(plugin_class, "Conf", None)
-        if self.conf_type is not None and not is_conf_type(self.conf_type):
-            raise self._wrong(
-                f"Conf must be a msgspec.Struct, a dataclass, a TypedDict or a pydantic model, got {self.conf_type!r}"
-            )
+        if self.conf_type is not None:
+            self._check_conf_type(self.conf_type)
         self.raw_conf: bool = getattr(plugin_class, "raw_conf", False)
-        self._check_declarations()
+        self.check_declarations(plugin_class)
         self.name = self._find_name()
 
     def _wrong(self, problem: str) -> LoadError:
@@ -73,22 +75,38 @@ class Definition:
 
     def _check_signature(self, method: str) -> None:
         function = getattr(self.plugin_class, method)
+        if not callable(function):
+            raise self._wrong(f"expected {method}(self, request, response), got {method} = {function!r}")
+        signature = inspect.signature(function)
         try:
-            inspect.signature(function).bind(None, None, None)
+            signature.bind(None, None, None)
         except TypeError:
-            shown = str(inspect.signature(function)) if callable(function) else repr(function)
-            raise self._wrong(f"expected {method}(self, request, response), got {method}{shown}") from None
+            raise self._wrong(f"expected {method}(self, request, response), got {method}{signature}") from None
 
-    def _check_declarations(self) -> None:
-        declared = self.plugin_class
+    def _check_conf_type(self, conf_type: type) -> None:
+        if not is_conf_type(conf_type):
+            raise self._wrong(
+                f"Conf must be a msgspec.Struct, a dataclass, a TypedDict or a pydantic model, got {conf_type!r}"
+            )
+        problem = conf_type_problem(conf_type)
+        if problem:
+            raise self._wrong(f"Conf cannot be used: {problem}")
+
+    def check_declarations(self, declared: Base | type[Base]) -> None:
+        """Check what a plugin declares: in its class, or in an instance whose `setup` changed it.
+
+        Raises:
+            LoadError: a declaration is wrong.
+        """
         if declared.on_error not in ("fail", "continue"):
             raise self._wrong(f"on_error must be 'fail' or 'continue', got {declared.on_error!r}")
         if declared.blocking not in (None, True, False):
             raise self._wrong(f"blocking must be True, False or None, got {declared.blocking!r}")
-        if isinstance(declared.variables, str) or not all(isinstance(name, str) for name in declared.variables):
-            raise self._wrong(f"variables must be a list or tuple of names, got {declared.variables!r}")
+        names: object = declared.variables
+        if not isinstance(names, list | tuple) or not all(name and isinstance(name, str) for name in names):
+            raise self._wrong(f"variables must be a list or tuple of names, got {names!r}")
         timeout = declared.timeout
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0):
+        if timeout is not None and not _is_seconds(timeout):
             raise self._wrong(f"timeout must be a number of seconds above 0 or None, got {timeout!r}")
 
     def _find_name(self) -> str:
@@ -108,9 +126,13 @@ class Definition:
         """
         try:
             return self.plugin_class()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = f"__init__ failed: {told(error)}; it is called without arguments"
             raise self._wrong(problem) from error
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 class Registry:
