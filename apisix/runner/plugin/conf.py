@@ -12,7 +12,7 @@ from typing import Any, Protocol, is_typeddict, runtime_checkable
 
 import msgspec
 
-from apisix.runner.plugin.errors import ConfError
+from apisix.runner.plugin.errors import ConfError, told
 
 
 @runtime_checkable
@@ -29,15 +29,26 @@ class PydanticModel(Protocol):
 
 
 def is_conf_type(conf_type: object) -> bool:
-    """Whether a class can be a plugin's ``Conf``."""
+    """Whether a class can be a plugin's ``Conf``.
+
+    A dataclass of pydantic's is none: it would be read as any dataclass, and its own checks would not run.
+    """
     if not isinstance(conf_type, type):
         return False
-    return (
-        issubclass(conf_type, msgspec.Struct)
-        or is_dataclass(conf_type)
-        or is_typeddict(conf_type)
-        or isinstance(conf_type, PydanticModel)
-    )
+    if hasattr(conf_type, "__pydantic_validator__"):
+        return isinstance(conf_type, PydanticModel)
+    return issubclass(conf_type, msgspec.Struct) or is_dataclass(conf_type) or is_typeddict(conf_type)
+
+
+def conf_type_problem(conf_type: type) -> str:
+    """What keeps a ``Conf`` from being read, such as a field whose type cannot be found; else empty."""
+    if isinstance(conf_type, PydanticModel):
+        return ""  # pydantic has looked itself
+    try:
+        msgspec.json.Decoder(conf_type)
+    except Exception as error:
+        return told(error)
+    return ""
 
 
 def parse_conf(plugin: str, value: str, conf_type: type | None) -> Any:
@@ -59,19 +70,21 @@ def parse_conf(plugin: str, value: str, conf_type: type | None) -> Any:
     if conf_type is None:
         try:
             return msgspec.json.decode(raw)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return value
-    if not isinstance(conf_type, PydanticModel):
-        try:
-            return msgspec.json.decode(raw or b"{}", type=conf_type)
-        except msgspec.ValidationError as error:
-            raise ConfError(plugin, f"conf {_path_first(str(error))}") from None
-        except msgspec.DecodeError as error:
-            raise ConfError(plugin, f"conf $: expected a JSON object, got text that is not JSON ({error})") from None
+        except RecursionError:
+            raise ConfError(plugin, "conf $: its JSON is nested too deeply") from None
     try:
-        return conf_type.model_validate_json(raw or b"{}")
-    except ValueError as error:
-        raise ConfError(plugin, f"conf {_pydantic_problem(error)}") from None
+        if isinstance(conf_type, PydanticModel):
+            return conf_type.model_validate_json(raw or b"{}")
+        return msgspec.json.decode(raw or b"{}", type=conf_type)
+    except msgspec.ValidationError as error:
+        problem = _path_first(str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = f"$: expected a JSON object, got text that is not JSON ({error})"
+    except Exception as error:
+        problem = _pydantic_problem(error) if hasattr(error, "errors") else f"$: {told(error)}"
+    raise ConfError(plugin, f"conf {problem}")
 
 
 def json_schema(conf_type: type | None) -> dict[str, Any]:
@@ -85,18 +98,23 @@ def json_schema(conf_type: type | None) -> dict[str, Any]:
 
 def _path_first(message: str) -> str:
     """``Expected `int`, got `str` - at `$.rate``` as ``$.rate: expected int, got str``."""
-    problem, _, path = message.partition(" - at ")
+    problem, _, path = message.rpartition(" - at `")
+    if not problem:
+        problem, path = message, "$"
+    if problem.startswith(("Invalid enum value", "Invalid value")):  # these quote the value
+        problem = "expected one of the values that Conf names, got another one"
     problem = problem.replace("`", "")
-    return f"{path.replace('`', '') or '$'}: {problem[:1].lower()}{problem[1:]}"
+    return f"{path.rstrip('`')}: {problem[:1].lower()}{problem[1:]}"
 
 
-def _pydantic_problem(error: ValueError) -> str:
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return f"$: {error}"
+def _pydantic_problem(error: Any) -> str:
     problems = []
-    for one in errors():
+    for one in error.errors():
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"])
         message = str(one["msg"])
-        problems.append(f"${path}: {message[:1].lower()}{message[1:]}, got {type(one.get('input')).__name__}")
+        if one["type"] == "union_tag_invalid":  # this quotes the value
+            message = f"expected one of the tags {one['ctx']['expected_tags']}, got another one"
+        elif one["type"] not in ("missing", "value_error", "assertion_error"):
+            message = f"{message}, got {type(one['input']).__name__}"
+        problems.append(f"${path}: {message[:1].lower()}{message[1:]}")
     return "; ".join(problems)
