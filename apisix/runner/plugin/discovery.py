@@ -20,7 +20,7 @@ from types import ModuleType
 import apisix
 from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.core import PluginBase, adapt
-from apisix.runner.plugin.errors import LoadError
+from apisix.runner.plugin.errors import LoadError, told
 from apisix.runner.plugin.registry import Definition, Registry
 
 PACKAGED_FOLDER = Path(apisix.__file__).resolve().parent / "plugins"
@@ -37,21 +37,31 @@ def load_plugins(folders: Sequence[Path]) -> Registry:
     """
     registry = Registry()
     for folder in folders:
-        if not folder.is_dir():
-            registry.problems.append(LoadError(str(folder), "expected a folder of plugins, there is none"))
+        try:
+            paths = list(_files(folder))
+        except OSError as error:
+            problem = "there is none" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            registry.problems.append(LoadError(str(folder), f"expected a folder of plugins: {problem}"))
             continue
-        for path in _files(folder):
-            try:
-                module = _import(folder, path)
-            except LoadError as problem:
-                registry.problems.append(problem)
-                continue
-            for plugin_class in _plugin_classes(module):
-                try:
-                    registry.add(Definition(plugin_class, str(path)))
-                except LoadError as problem:
-                    registry.problems.append(problem)
+        for path in paths:
+            _load(folder, path, registry)
     return registry
+
+
+def _load(folder: Path, path: Path, registry: Registry) -> None:
+    try:
+        module = _import(folder, path)
+    except LoadError as problem:
+        registry.problems.append(problem)
+        return
+    for member in _plugin_classes(module):
+        origin = getattr(sys.modules.get(member.__module__), "__file__", None) or str(path)
+        try:
+            registry.add(Definition(adapt(member) if issubclass(member, PluginBase) else member, origin))
+        except LoadError as problem:
+            registry.problems.append(problem)
+        except (Exception, SystemExit) as error:  # of a class that does something when it is looked at
+            registry.problems.append(LoadError(origin, f"plugin class {member.__name__}: {told(error)}"))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -74,8 +84,11 @@ def _import(folder: Path, path: Path) -> ModuleType:
         prefix = f"apisix_plugins_{zlib.crc32(str(resolved).encode('utf-8', 'surrogateescape')):08x}"
     name = f"{prefix}.{stem}"
     try:
-        if name in sys.modules:
-            return sys.modules[name]
+        known = sys.modules.get(name)
+        if known is not None:
+            if Path(known.__file__ or "").resolve() != path.resolve():
+                raise LoadError(str(path), f"has the name of {known.__file__}; rename one")
+            return known
         spec = importlib.util.spec_from_file_location(
             name, path, submodule_search_locations=[str(path.parent)] if is_package else None
         )
@@ -92,26 +105,26 @@ def _import(folder: Path, path: Path) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        raise LoadError(_place(path, error), f"does not import: {type(error).__name__}: {_message(error)}") from error
+        raise LoadError(_place(path, error), f"does not import: {_message(error)}") from error
     return module
 
 
 def _place(path: Path, error: BaseException) -> str:
     """The file and the line in it that failed."""
-    if isinstance(error, SyntaxError) and error.lineno:
-        return f"{error.filename or path}:{error.lineno}"
+    if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():  # else of a text that is no file
+        return f"{error.filename}:{error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
 def _message(error: BaseException) -> str:
-    return error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {error.msg}" if isinstance(error, SyntaxError) else told(error)
 
 
-def _plugin_classes(module: ModuleType) -> list[type[Base]]:
+def _plugin_classes(module: ModuleType) -> list[type[Base] | type[PluginBase]]:
     inside = module.__name__
-    return [
-        adapt(member) if issubclass(member, PluginBase) else member
+    members = [
+        member
         for member in vars(module).values()
         if isinstance(member, type)
         and issubclass(member, Base | PluginBase)
@@ -119,3 +132,4 @@ def _plugin_classes(module: ModuleType) -> list[type[Base]]:
         and not member.__name__.startswith("_")
         and not inspect.isabstract(member)
     ]
+    return list(dict.fromkeys(members))  # a class may have two names there

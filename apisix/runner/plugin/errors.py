@@ -1,7 +1,10 @@
 """What can be wrong with plugins, each as one error that says where and what to do."""
 
 import traceback
+from pathlib import Path
 from types import TracebackType
+
+_RUNNER = str(Path(__file__).resolve().parent.parent)
 
 
 class LoadError(Exception):
@@ -70,10 +73,21 @@ def told(error: BaseException) -> str:
 
 
 def own_traceback(cause: BaseException, file: str) -> str:
-    """A traceback that begins in a file; only its last line where the file does not occur in it."""
-    entry: TracebackType | None = cause.__traceback__
-    while entry is not None and entry.tb_frame.f_code.co_filename != file:
+    """A traceback that begins in a file; where the file does not occur in it, behind the runner's own frames.
+
+    A plugin's method may be inherited from a class in another file.
+    """
+    entry = cause.__traceback__
+    while entry is not None and _file_of(entry) != file:
         entry = entry.tb_next
+    if entry is None:
+        entry = cause.__traceback__
+        while entry is not None and _file_of(entry).startswith(_RUNNER):
+            entry = entry.tb_next
     if entry is None:
         return "".join(traceback.format_exception_only(cause)).rstrip()
     return "".join(traceback.format_exception(type(cause), cause, entry)).rstrip()
+
+
+def _file_of(entry: TracebackType) -> str:
+    return entry.tb_frame.f_code.co_filename
