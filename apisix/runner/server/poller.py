@@ -105,6 +105,7 @@ class Poller:
         self._slot: list[Call] = []
         self._lead_thread = 0
         self._lead_lock = threading.Lock()
+        self._giving_up = threading.Lock()  # held from the decision to give up on a call until its answer is sent
         self._open_calls: set[Call] = set()
         self._prepares: dict[Connection, tuple[float, list[int], GiveUp]] = {}
         self._pending_bytes = 0
@@ -458,10 +459,12 @@ class Poller:
         self.housekeeping(now)
 
     def _give_up(self, call: Call, why: str) -> None:
-        try:
-            call.ticket.pop()
-        except IndexError:
-            return
+        with self._giving_up:
+            try:
+                call.ticket.pop()
+            except IndexError:
+                return
+            self._send_last(call.connection, call.failed_answer())
         self._open_calls.discard(call)
         log.error("%s: %s; the call fails; it was at:\n%s", call.describe(), why, _stack_of(call))
         if call.task is not None:
@@ -469,24 +472,24 @@ class Poller:
         if call.thread:
             self._pool.give_up(call.thread)
             self._burning_pool.give_up(call.thread)
-        try:
-            call.connection.send_now(call.failed_answer())
-        except OSError:
-            pass
         self._cut(call.connection)
 
     def _give_up_prepare(self, connection: Connection, thread: int, failed_answer: GiveUp) -> None:
-        if self._prepares.pop(connection, None) is None:
-            return
         stack = stack_of_thread(thread, self._dispatcher.plugin_files)
-        answer = failed_answer(f"takes longer than setup_timeout, {self._setup_timeout:g} s; it is at:\n{stack}")
+        with self._giving_up:
+            if self._prepares.pop(connection, None) is None:
+                return
+            answer = failed_answer(f"takes longer than setup_timeout, {self._setup_timeout:g} s; it is at:\n{stack}")
+            self._send_last(connection, answer)
         if thread:
             self._prepare_pool.give_up(thread)
+        self._cut(connection)
+
+    def _send_last(self, connection: Connection, answer: bytes) -> None:
         try:
             connection.send_now(answer)
         except OSError:
             pass
-        self._cut(connection)
 
     def _cut(self, connection: Connection) -> None:
         """End a connection that a thread still holds, which may never let go of it."""
@@ -494,11 +497,17 @@ class Poller:
         self._forget(connection)
         self._check_drained()
 
+    def _close_given_up(self, connection: Connection) -> None:
+        """Close a connection whose answer somebody else sends: afterwards."""
+        with self._giving_up:
+            pass
+        self._close(connection)
+
     # Calls away from the poll.
 
     def _run_in_pool(self, call: Call) -> None:
         if not call.ticket:  # given up on while it waited for a thread
-            self._close(call.connection)
+            self._close_given_up(call.connection)
             return
         call.thread = threading.get_ident()
         started, computed = time.monotonic(), time.thread_time()
@@ -510,7 +519,7 @@ class Poller:
     async def _run_on_loop(self, call: Call) -> None:
         call.task = asyncio.current_task()
         if not call.ticket:
-            self._close(call.connection)
+            self._close_given_up(call.connection)
             return
         try:
             answer = await call.run_async(partial(self._run_in_thread, call))
@@ -518,7 +527,7 @@ class Poller:
             if call.ticket:  # not ours: a cancellation that no deadline asked for
                 self._answer(call, call.failed_answer())
             else:
-                self._close(call.connection)
+                self._close_given_up(call.connection)
             raise
         if len(answer) <= CHUNK:  # fits the socket's buffer: does not wait
             self._answer(call, answer)
@@ -543,7 +552,7 @@ class Poller:
         try:
             call.ticket.pop()
         except IndexError:  # answered at its deadline
-            self._close(call.connection)
+            self._close_given_up(call.connection)
             return
         self._finish(call.connection, answer)
         if call.response.after is not None:
@@ -553,7 +562,7 @@ class Poller:
         self, connection: Connection, job: Callable[[], bytes | Call], thread: list[int], failed_answer: GiveUp
     ) -> None:
         if connection not in self._prepares:  # its time was over before a thread was free
-            self._close(connection)
+            self._close_given_up(connection)
             return
         thread[0] = threading.get_ident()
         result: bytes | Call
@@ -568,7 +577,7 @@ class Poller:
             log.error("preparing failed: a mistake of the runner, please report it", exc_info=error)
             result = failed_answer("failed")
         if self._prepares.pop(connection, None) is None:  # answered when its time was over
-            self._close(connection)
+            self._close_given_up(connection)
         elif isinstance(result, Call):
             self._hand_out(result)
         else:
