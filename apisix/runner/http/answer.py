@@ -23,7 +23,7 @@ PATH_KEEPS_QUERY: Version = (3, 16, 0)
 def stop_action(response: Response) -> Stop:
     """The answer to the client, of a plugin that said stop."""
     headers = response.touched_headers
-    pairs = [pair for pair in headers.pairs() if pair[0].lower() not in UNSENDABLE] if headers else None
+    pairs = None if headers is None else headers.pairs_without(UNSENDABLE)
     return Stop(response.new_status or 200, pairs or None, response.raw_body)
 
 
@@ -87,8 +87,7 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[Pa
         body = PLACEHOLDER
     elif method == "HEAD":
         body = PLACEHOLDER
-    headers: list[Pair] = [pair for pair in response.headers.pairs() if pair[0].lower() not in left_out]
-    return response.new_status, headers, body
+    return response.new_status, response.headers.pairs_without(left_out), body
 
 
 def ignored_by(version: Version, rewrite: Rewrite) -> list[str]:

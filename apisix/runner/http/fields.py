@@ -11,7 +11,7 @@ Rules that live here:
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from apisix.runner.wire.flatbuf import Pair
 
@@ -26,6 +26,7 @@ SECRET_HEADERS = frozenset(
 )
 """Headers whose values are never printed."""
 
+T = TypeVar("T")
 FieldsLike = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
@@ -55,6 +56,8 @@ def check_header_value(name: str, value: str) -> None:
     """
     if not isinstance(value, str):
         raise TypeError(f"header {name!r} must be set to str, got {_not_text(value, f'del headers[{name!r}]')}")
+    if value.isascii() and value.isprintable():
+        return
     if _breaks_line(value):
         raise ValueError(f"header {name!r} cannot hold CR, LF or NUL: that would begin another header")
     if not value.isascii():
@@ -144,6 +147,18 @@ class Fields(MutableMapping[str, str]):
         if self._load is not None:
             self._read()
         return self._values[self._key(name)][0]
+
+    def get(self, name: str, default: T | None = None) -> str | T | None:  # type: ignore[override]
+        """A name's first value, or the default where it has none.
+
+        Example:
+            >>> Args([("a", "1")]).get("b", "none")
+            'none'
+        """
+        if self._load is not None:
+            self._read()
+        values = self._values.get(self._key(name))
+        return default if values is None else values[0]
 
     def __contains__(self, name: object) -> bool:
         if self._load is not None:
@@ -239,13 +254,25 @@ class Fields(MutableMapping[str, str]):
         Raises:
             TypeError, ValueError: as `add`; nothing has changed then.
         """
-        new = self._checked(fields)
         if self._load is not None:
             self._read()
+        if not self._values and type(fields) is type(self):
+            self._copy(fields)
+            return
+        new = self._checked(fields)
         for key in [key for key in self._values if key not in new and key not in self._kept]:
             del self[key]
         for name, values in new.values():
             self._write(name, values)
+
+    def _copy(self, fields: "Fields") -> None:
+        """Take over all of other fields of the same kind: they were checked there, or came from the gateway."""
+        if fields._load is not None:
+            fields._read()
+        for key, values in fields._values.items():
+            self._before.setdefault(key, None)
+            self._values[key] = list(values)
+        self._names.update(fields._names)
 
     def update(self, fields: FieldsLike = (), /, **named: str) -> None:  # type: ignore[override]
         """Set these fields, and leave the others. A name's values are replaced by all that are given for it.
@@ -292,6 +319,15 @@ class Fields(MutableMapping[str, str]):
             self._names[key] = name
         else:
             self._names.pop(key, None)
+
+    def pairs_without(self, keys: frozenset[str]) -> list[Pair]:
+        """As `pairs`, less some names (of headers: in lower case)."""
+        if self._load is not None:
+            self._read()
+        names = self._names
+        return [
+            (names.get(key, key), value) for key, values in self._values.items() if key not in keys for value in values
+        ]
 
     # What changed.
 

@@ -66,6 +66,7 @@ class Call:
         connection: where it came from and is answered.
         id: the gateway's number of it.
         conf: what it runs.
+        phase_chain: its chain and lane in this phase.
         deadline: when it is answered with an error, by time.monotonic().
         contexts: what plugins keep from the request phase for the response phase.
     """
@@ -79,6 +80,7 @@ class Call:
         "deadline",
         "ended",
         "id",
+        "phase_chain",
         "request",
         "response",
         "task",
@@ -91,9 +93,16 @@ class Call:
     response: Response
 
     def __init__(
-        self, connection: Connection, id: int, conf: PreparedConf, deadline: float, contexts: Contexts
+        self,
+        connection: Connection,
+        id: int,
+        conf: PreparedConf,
+        phase_chain: PhaseChain,
+        deadline: float,
+        contexts: Contexts,
     ) -> None:
         self.connection = connection
+        self.phase_chain = phase_chain
         self.contexts = contexts
         self.id = id
         self.conf = conf
@@ -105,11 +114,6 @@ class Call:
         self.waited = False
         self.asking: Asking | None = None
         self.ended = False
-
-    @property
-    def phase_chain(self) -> PhaseChain:
-        """The chain and lane of this call."""
-        raise NotImplementedError
 
     def answer(self) -> bytes:
         """The answer's frame, from what the plugins did.
@@ -269,15 +273,10 @@ class RequestCall(Call):
         contexts: Contexts,
         version: Version | None,
     ) -> None:
-        super().__init__(connection, message.id, conf, deadline, contexts)
+        super().__init__(connection, message.id, conf, conf.request, deadline, contexts)
         self.version = version
         self.response = Response()
         self.request = Request(message, self, conf.post_req)
-
-    @property
-    def phase_chain(self) -> PhaseChain:
-        """The chain and lane of this call."""
-        return self.conf.request
 
     def needed_variable(self) -> str | None:
         """The request's id in the gateway, where there is a context to be found by it in the response phase."""
@@ -344,15 +343,10 @@ class ResponseCall(Call):
         contexts: Contexts,
         gateway: "GatewayMemory",
     ) -> None:
-        super().__init__(connection, message.id, conf, deadline, contexts)
+        super().__init__(connection, message.id, conf, conf.response, deadline, contexts)
         self.gateway = gateway
         self.response = Response(message, self)
         self.request = ResponsePhaseRequest(message.id, self)
-
-    @property
-    def phase_chain(self) -> PhaseChain:
-        """The chain and lane of this call."""
-        return self.conf.response
 
     def needed_variable(self) -> str | None:
         """The method, where the answer may be to a HEAD request: there a change needs a body to be kept."""

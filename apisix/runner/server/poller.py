@@ -37,7 +37,7 @@ from apisix.runner.server.dispatch import Dispatcher, Refused, Unprepared
 from apisix.runner.server.listen import peer_of
 from apisix.runner.server.pool import Pool
 from apisix.runner.server.stacks import stack_of_task, stack_of_thread
-from apisix.runner.wire.frame import FrameType
+from apisix.runner.wire.frame import HEADER_SIZE, FrameType, frame_length
 
 log = logging.getLogger("apisix.runner.poller")
 
@@ -52,6 +52,7 @@ MOST_EVENTS = 256
 MOST_STUCK_SETUPS = 32
 MOST_ACCEPTS = 64
 FORKED_EXIT_CODE = 70
+PREPARE_CONF = int(FrameType.PREPARE_CONF)
 GiveUp = Callable[[str], bytes]
 """From what is wrong, for the log, to the answer that fails closed."""
 _FROM_GATEWAY = (FrameType.PREPARE_CONF, FrameType.HTTP_REQ_CALL, FrameType.HTTP_RESP_CALL)
@@ -101,7 +102,7 @@ class Poller:
         self._afterwards = Afterwards(self._loop, self._check_drained)
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
-        self._ready: deque[int] = deque()
+        self._ready: deque[tuple[int, int]] = deque()
         self._slot: list[Call] = []
         self._lead_thread = 0
         self._lead_lock = threading.Lock()
@@ -147,7 +148,8 @@ class Poller:
         Each connection closes right after an answer on it, never while it is idle: the gateway may be sending.
 
         Args:
-            successors: where idle connections go instead, with whatever the gateway is sending on them.
+            successors: where connections go instead, with whatever the gateway is sending on them: idle ones at once,
+                others after their answer.
         """
         self._command(lambda: self._begin_drain(successors))
 
@@ -174,17 +176,26 @@ class Poller:
         self._successors = successors
         self._end_yielding()
         if self._predecessors is not None:
+            self._adopt(None)
             self._epoll.unregister(self._predecessors)
             self._predecessors = None
         if self._accepting:
             self._accept(None)
             self._pause_accepting()
-        if successors is not None:
-            for connection in list(self._connections.values()):
-                if connection.registered and not connection.held:
-                    self._detach(connection)
-                    self._release(connection)
+        self._listener.close()  # who connects from now on is refused rather than kept waiting
+        self._hand_over_idle()
         self._check_drained()
+
+    def _hand_over_idle(self) -> None:
+        for connection in list(self._connections.values()):
+            if self._successors is None:
+                break
+            if connection.registered and not connection.held:
+                self._detach(connection)
+                if self._hand_over(connection):
+                    self._close(connection)
+                else:
+                    self._attach(connection)
 
     def _begin_close(self) -> None:
         self._begin_drain(None)
@@ -210,7 +221,7 @@ class Poller:
         poll = self._epoll.poll
         while True:
             while ready:
-                fd = ready.popleft()
+                fd, _ = ready.popleft()
                 connection = connections.get(fd)
                 try:
                     if connection is None:
@@ -226,11 +237,11 @@ class Poller:
                 self._sentinel_rests = False
                 self._sentinel_call.set()
             if self._accept_by:
-                ready.extend([fd for fd, _ in poll(YIELD_TICK, MOST_EVENTS)])
+                ready.extend(poll(YIELD_TICK, MOST_EVENTS))
                 self._accept(MOST_ACCEPTS)
-                self._adopt()
+                self._adopt(MOST_ACCEPTS)
             else:
-                ready.extend([fd for fd, _ in poll(-1, MOST_EVENTS)])
+                ready.extend(poll(-1, MOST_EVENTS))
 
     def _special(self, fd: int) -> None:
         if fd == self._wake:
@@ -240,7 +251,7 @@ class Poller:
         elif fd == self._listener.fileno():
             self._accept(MOST_ACCEPTS)
         elif self._predecessors is not None and fd == self._predecessors.fileno():
-            self._adopt()
+            self._adopt(MOST_ACCEPTS)
 
     def _serve(self, connection: Connection, slot: list[Call]) -> bool:
         """Read from a connection and handle its frame. Returns False when the lead was lost meanwhile."""
@@ -263,6 +274,12 @@ class Poller:
                     )
                 self._close(connection)
                 return True
+        if connection.pieces is None and len(data) >= HEADER_SIZE and frame_length(data) == len(data):
+            return self._handle(connection, data, slot)
+        return self._serve_pieces(connection, data, slot)
+
+    def _serve_pieces(self, connection: Connection, data: bytes, slot: list[Call]) -> bool:
+        """The same for frames that come in pieces, or several at once."""
         held = connection.held
         frame = connection.take(data)
         if held or frame is None:
@@ -298,7 +315,7 @@ class Poller:
 
     def _handle(self, connection: Connection, frame: bytes, slot: list[Call]) -> bool:
         """Run or hand out what a frame asks for. Returns False when the lead was lost meanwhile."""
-        if frame[0] == FrameType.PREPARE_CONF:
+        if frame[0] == PREPARE_CONF:
             self._detach(connection)
             self._submit_prepare(
                 connection,
@@ -455,6 +472,8 @@ class Poller:
                     self._give_up_prepare(connection, thread[0], failed_answer)
         if not self._accepting and not self._draining and now > self._accept_again:
             self._command(self._resume_accepting)
+        if self._successors is not None:  # a call may have ended just while the idle ones were handed over
+            self._command(self._hand_over_idle)
         self._share()
         self.housekeeping(now)
 
@@ -654,23 +673,25 @@ class Poller:
         sources = [self._listener] if self._accepting else []
         return sources if self._predecessors is None else [*sources, self._predecessors]
 
-    def _adopt(self) -> None:
+    def _adopt(self, most: int | None) -> None:
         """Take connections that workers hand over which retire."""
-        while self._predecessors is not None and self._is_my_turn():
+        adopted = 0
+        while self._predecessors is not None and (most is None or (adopted < most and self._is_my_turn())):
             try:
                 _, fds, _, _ = socket.recv_fds(self._predecessors, 1, 1)
-            except BlockingIOError:
+            except OSError:
                 return
-            if not fds:
-                return
-            self._welcome(socket.socket(fileno=fds[0]))
+            adopted += 1
+            for fd in fds:  # none, where this process is out of file descriptors
+                sock = socket.socket(fileno=fd)
+                if self._is_allowed(sock):
+                    self._welcome(sock)
             self._end_yielding()
 
     def _welcome(self, sock: socket.socket) -> None:
         connection = Connection(sock)
         self._connections[connection.fd] = connection
-        connection.registered = True
-        self._epoll.register(connection.fd, select.EPOLLIN)
+        self._attach(connection)
         self._share()
 
     def _share(self) -> None:
@@ -693,6 +714,10 @@ class Poller:
             self._epoll.register(self._listener, select.EPOLLIN)
             self._share()
 
+    def _attach(self, connection: Connection) -> None:
+        connection.registered = True
+        self._epoll.register(connection.fd, select.EPOLLIN)
+
     def _detach(self, connection: Connection) -> None:
         """Take a connection out of the poll: it belongs to its call."""
         if connection.registered:
@@ -705,17 +730,25 @@ class Poller:
             self._close(connection)
             return
         if self._draining and not connection.held:
-            if self._successors is not None:
-                try:
-                    socket.send_fds(self._successors, [b"c"], [connection.fd])
-                except OSError as error:
-                    log.warning("a connection could not be handed to the next worker: %s", error)
+            self._hand_over(connection)
             self._close(connection)
             return
-        connection.registered = True
-        self._epoll.register(connection.fd, select.EPOLLIN)
+        self._attach(connection)
         if connection.held:
-            self._command(lambda: self._ready.append(connection.fd))
+            self._command(lambda: self._ready.append((connection.fd, 0)))
+
+    def _hand_over(self, connection: Connection) -> bool:
+        """Give a connection to workers that stay. Returns whether there are any."""
+        successors = self._successors
+        if successors is None:
+            return False
+        try:
+            socket.send_fds(successors, [b"c"], [connection.fd])
+        except OSError as error:
+            log.warning("connections cannot be handed over (%s): each ends after its next answer", error)
+            self._successors = None
+            return False
+        return True
 
     def _forget(self, connection: Connection) -> None:
         if self._connections.get(connection.fd) is connection:
