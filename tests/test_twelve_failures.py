@@ -280,16 +280,17 @@ def test_12_the_workers_of_the_gateway_may_connect() -> None:
         assert stat.S_IMODE(runner.wait_until_ready().path.stat().st_mode) == 0o666
 
 
-@pytest.mark.parametrize("told_first", ["predecessor", "successor"])
-def test_12_the_successors_socket_stays(told_first: str) -> None:
+@pytest.mark.parametrize("told_first", [True, False], ids=["told before it starts", "told after"])
+@pytest.mark.parametrize("managed", [True, False], ids=["started by the gateway", "started by hand"])
+def test_12_the_successors_socket_stays(managed: bool, told_first: bool) -> None:
     """Socket mode wrong for the workers' user; socket removed under the successor on reload."""
-    with Runner(PLUGINS, managed=True) as old:
+    with Runner(PLUGINS, managed=managed) as old:
         old.wait_until_ready()
-        if told_first == "predecessor":
+        if told_first:
             old.signal(signal.SIGTERM)
         with Runner(PLUGINS, socket_path=old.path, managed=True) as new:
             new.wait_until_ready()
-            if told_first == "successor":
+            if not told_first:
                 old.signal(signal.SIGTERM)
             assert old.wait() == 0
             with new.connect() as gateway:
