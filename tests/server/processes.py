@@ -19,7 +19,7 @@ from tests.server.connections import SECONDS, Connection
 
 PROJECT = Path(__file__).parent.parent.parent
 HEADER = """
-import asyncio, os, signal, sys, threading, time
+import asyncio, os, re, signal, sys, threading, time
 from apisix.runner.http.link import GatewayError
 from apisix.runner.http.request import Request
 from apisix.runner.http.response import Response
@@ -183,6 +183,10 @@ class Runner:
     def signal(self, number: int) -> None:
         """Send the supervisor a signal."""
         self.process.send_signal(number)
+
+    def signal_group(self, number: int) -> None:
+        """Send supervisor and workers a signal, as a terminal does."""
+        os.killpg(self.pid, number)
 
     def wait(self) -> int:
         """Wait for the supervisor's end. Returns its exit code."""

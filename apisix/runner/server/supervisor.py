@@ -46,6 +46,7 @@ MOST_PAUSE = 10.0
 LIVED_LONG_ENOUGH = 5.0  # seconds after which a death is no crash loop
 START_SECONDS = 60.0  # that a worker may take to load the plugins
 ROUND = 1.0  # seconds between two looks at the workers' rows
+KILL_AFTER = 3.0  # seconds that workers have which are to end quickly: more than they give their calls
 
 
 class Supervisor:
@@ -71,6 +72,7 @@ class Supervisor:
         self._problems: list[str] | None = None
         self._ending = False
         self._ends_at = 0.0
+        self._kill_at = float("inf")
         self._pause = FIRST_PAUSE
         self._start_at = 0.0
         self._restarts = 0
@@ -165,6 +167,8 @@ class Supervisor:
         """Replace workers that hang, or that had enough."""
         settings = self._settings
         now = time.monotonic()
+        if now > self._kill_at:
+            self._kill_the_rest()
         for process in self._processes.all():
             row = self._processes.row(process)
             patience = settings.hang_timeout if process.ready else START_SECONDS
@@ -346,9 +350,18 @@ class Supervisor:
             if self._managed and not quickly:
                 return
             self._listener.remove()
+        if quickly:
+            self._kill_at = time.monotonic() + KILL_AFTER
         for process in self._processes.all():
             process.retiring = True
             process.signal(signal.SIGINT if quickly else signal.SIGTERM)
+
+    def _kill_the_rest(self) -> None:
+        """End workers that were told to end quickly and did not: a plugin holds their interpreter."""
+        self._kill_at = float("inf")
+        for process in self._processes.all():
+            log.error("worker %d does not end; it is killed", process.pid)
+            process.signal(signal.SIGKILL)
 
     def _leave_managed(self) -> bool:
         """Whether the old runner's time is over; its workers drain on their own then."""
