@@ -11,7 +11,7 @@ Rules that live here:
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, overload
 
 from apisix.runner.wire.flatbuf import Pair
 
@@ -98,6 +98,9 @@ class Fields(MutableMapping[str, str]):
     _kept: ClassVar[frozenset[str]] = frozenset()
     """Names that cannot be removed; `replace` and `clear` leave them."""
 
+    _copies_headers: ClassVar[bool] = False
+    """Whether these are headers that need no check to be taken over from, or into, others of which that is true."""
+
     def __init__(self, pairs: Iterable[Pair] | Callable[[], Iterable[Pair]] = ()) -> None:
         self._names: dict[str, str] = {}
         self._before: dict[str, list[str] | None] = {}
@@ -148,7 +151,16 @@ class Fields(MutableMapping[str, str]):
             self._read()
         return self._values[self._key(name)][0]
 
-    def get(self, name: str, default: T | None = None) -> str | T | None:  # type: ignore[override]
+    @overload
+    def get(self, name: str, default: None = None) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+
+    @overload
+    def get(self, name: str, default: T) -> str | T: ...
+
+    def get(self, name: str, default: object = None) -> object:
         """A name's first value, or the default where it has none.
 
         Example:
@@ -256,7 +268,7 @@ class Fields(MutableMapping[str, str]):
         """
         if self._load is not None:
             self._read()
-        if not self._values and type(fields) is type(self):
+        if not self._values and isinstance(fields, Headers) and self._copies_headers and fields._copies_headers:
             self._copy(fields)
             return
         new = self._checked(fields)
@@ -384,6 +396,7 @@ class Headers(Fields):
 
     __slots__ = ()
 
+    _copies_headers = True
     _key = staticmethod(str.lower)  # type: ignore[assignment]  # a call into C, and no bytes are taken for a name
 
     def _check(self, name: str, value: str) -> None:

@@ -140,6 +140,8 @@ class _FixedArgs(Args):
 class _VariableHeaders(Headers):
     __slots__ = ("_request",)
 
+    _copies_headers = False  # they cannot be listed
+
     def __init__(self, request: ResponsePhaseRequest) -> None:
         super().__init__()
         self._request = request
