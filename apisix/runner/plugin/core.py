@@ -5,13 +5,17 @@ Rules that live here:
   request and a response with ``get_...`` and ``set_...`` methods. It runs unchanged.
 - What its author meant, happens: a request header that is set reaches the upstream, a body too; any response field
   that is set answers the client and ends the chain. ``get_...`` never gives None for text: what is not there is "".
-- There, each call had an instance of its own. Here it gets a copy of the one that saw ``config``, which runs once a
-  prepared conf.
+- What ``set_headers`` and ``set_args`` leave out stays on the request, as it did: only what a plugin takes out of
+  the dict of ``get_headers`` or ``get_args`` is removed. Of repeated names the getters give the last value, as there.
+- There, each call had an instance and a conf of its own, and one request for all plugins. Here ``config`` runs once a
+  prepared conf, and each call gets a copy of the instance that saw it, and of what it returned, with dicts, lists and
+  sets copied too. What ``set_var`` and its like keep lives as long as the call.
 - What only the old server called on these objects (``config_handler``, ``call_handler``, ``unknown_handler``) is gone
   with it.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from apisix.runner.http.fields import Fields
@@ -49,8 +53,9 @@ def adapt(plugin_class: type[PluginBase]) -> type[Base]:
 
         def filter(self, request: Request, response: Response) -> None:
             plugin = copy.copy(self._plugin)
+            vars(plugin).update(_copied(vars(plugin)))
             old_response = OldResponse(request, response)
-            plugin.filter(self._conf, OldRequest(request), old_response)
+            plugin.filter(_copied(self._conf), OldRequest(request), old_response)
             if old_response.changed():
                 self.stop()
 
@@ -65,30 +70,66 @@ def _name_of(plugin_class: type[PluginBase]) -> str:
         return str(plugin_class().name() or plugin_class.__name__)
 
 
-class _Live(dict[str, str]):
-    """A dict, as 0.2 gave for headers and arguments, whose changes are changes of the call."""
+def _copied(value: Any) -> Any:
+    """A value of its own for one call: plain containers are copied, what is in them likewise; the rest is shared."""
+    if type(value) is dict:
+        return {key: _copied(inner) for key, inner in value.items()}
+    if type(value) is list:
+        return [_copied(inner) for inner in value]
+    return set(value) if type(value) is set else value
 
-    def __init__(self, fields: Fields) -> None:
-        super().__init__(fields.items())
+
+class _Live(dict[str, str]):
+    """A dict, as 0.2 gave for headers and arguments, whose changes are changes of the call.
+
+    Args:
+        shown: what it holds at first.
+        fields: where changes go.
+        on_change: called for each.
+    """
+
+    def __init__(self, shown: dict[str, str], fields: Fields, on_change: Callable[[], None] = lambda: None) -> None:
+        super().__init__(shown)
         self._fields = fields
+        self._on_change = on_change
+
+    def find(self, name: str) -> str | None:
+        """The value of a name as it is written here, else of one that differs in case only."""
+        if name in self:
+            return self[name]
+        return {key.lower(): value for key, value in self.items()}.get(name.lower())
+
+    def put_in(self, others: dict[str, str]) -> None:
+        """Add these; what the fields have already stays as it is, repeated values too."""
+        for name, value in others.items():
+            if self._fields.getall(name)[-1:] == [value]:
+                super().__setitem__(name, value)
+            else:
+                self[name] = value
 
     def __setitem__(self, name: str, value: str) -> None:
         self._fields[name] = value
         super().__setitem__(name, value)
+        self._on_change()
 
     def __delitem__(self, name: str) -> None:
         super().__delitem__(name)
-        del self._fields[name]
+        self._fields.pop(name, None)
+        self._on_change()
+
+    def __ior__(self, other: Any) -> "_Live":  # type: ignore[misc,override]
+        self.update(other)
+        return self
 
     def pop(self, name: str, *default: Any) -> Any:
-        if name in self:
-            self._fields.pop(name, None)
-        return super().pop(name, *default)
+        value = super().pop(name, *default)
+        if self._fields.pop(name, None) is not None:
+            self._on_change()
+        return value
 
     def popitem(self) -> tuple[str, str]:
-        name, value = super().popitem()
-        del self._fields[name]
-        return name, value
+        name = next(reversed(self))
+        return name, self.pop(name)
 
     def setdefault(self, name: str, default: str = "") -> str:
         if name not in self:
@@ -104,58 +145,79 @@ class _Live(dict[str, str]):
             del self[name]
 
 
+class _Kept:
+    """What plugins of one call keep on the request, and later ones see."""
+
+    def __init__(self) -> None:
+        self.vars: dict[str, str] = {}
+        self.overrides: dict[str, Any] = {}
+        self.configs: dict[str, str] = {}
+
+
 class OldRequest:
     """The request, with the methods of 0.2."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._vars: dict[str, str] = {}
-        self._overrides: dict[str, Any] = {}
-        self._configs: dict[str, str] = {}
+        self._kept: _Kept = vars(request.state).setdefault("_kept_by_plugins_of_0_2", _Kept())
+        self._headers: _Live | None = None
+        self._args: _Live | None = None
 
     def get_header(self, key: str) -> str | None:
-        """A header's first value, None where there is none. Case does not count."""
-        return self._request.headers.get(key)
+        """A header's value, None where there is none. Case does not count."""
+        return self._live_headers().find(key)
 
     def set_header(self, key: str, value: str) -> bool:
         """Set a header for the upstream."""
         if not (key and value):
             return False
-        self._request.headers[key] = value
+        self._live_headers()[key] = value
         return True
 
     def get_headers(self) -> dict[str, str]:
         """All headers; changes of the dict are changes of the request."""
-        return _Live(self._request.headers)
+        return self._live_headers()
 
     def set_headers(self, headers: dict[str, str]) -> bool:
-        """Make these the only headers."""
+        """Set these headers for the upstream; the getters know only these from now on, in this plugin."""
         if not headers:
             return False
-        self._request.headers.replace(dict(headers))
+        self._headers = _Live({}, self._request.headers)
+        self._headers.put_in(headers)
         return True
 
+    def _live_headers(self) -> _Live:
+        if self._headers is None:
+            self._headers = _Live(dict(self._request.headers.pairs()), self._request.headers)
+        return self._headers
+
     def get_arg(self, key: str) -> str | None:
-        """An argument's first value, None where there is none."""
-        return self._request.args.get(key)
+        """An argument's value, None where there is none."""
+        return self._live_args().get(key)
 
     def set_arg(self, key: str, value: str) -> bool:
         """Set an argument for the upstream."""
         if not (key and value):
             return False
-        self._request.args[key] = value
+        self._live_args()[key] = value
         return True
 
     def get_args(self) -> dict[str, str]:
         """All arguments; changes of the dict are changes of the request."""
-        return _Live(self._request.args)
+        return self._live_args()
 
     def set_args(self, args: dict[str, str]) -> bool:
-        """Make these the only arguments."""
+        """Set these arguments for the upstream; the getters know only these from now on, in this plugin."""
         if not args:
             return False
-        self._request.args.replace(dict(args))
+        self._args = _Live({}, self._request.args)
+        self._args.put_in(args)
         return True
+
+    def _live_args(self) -> _Live:
+        if self._args is None:
+            self._args = _Live(dict(self._request.args.pairs()), self._request.args)
+        return self._args
 
     def get_uri(self) -> str:
         """The path."""
@@ -170,15 +232,15 @@ class OldRequest:
 
     def get_var(self, key: str) -> str:
         """A variable of the gateway, "" where it is not set."""
-        if key in self._vars:
-            return self._vars[key]
+        if key in self._kept.vars:
+            return self._kept.vars[key]
         return self._request.var(key) or ""
 
     def set_var(self, key: str, val: str) -> bool:
-        """What `get_var` gives from now on, in this plugin."""
+        """What `get_var` gives from now on, in this call."""
         if not (key and val):
             return False
-        self._vars[key] = val
+        self._kept.vars[key] = val
         return True
 
     def get_body(self) -> str:
@@ -194,58 +256,58 @@ class OldRequest:
         return True
 
     def get_remote_addr(self) -> str:
-        """The client's address."""
-        return str(self._overrides.get("remote_addr") or self._request.remote_addr)
+        """The client's address; one of IPv6 with all its zeros."""
+        return str(self._kept.overrides.get("remote_addr") or self._request.remote_addr.exploded)
 
     def set_remote_addr(self, remote_addr: str) -> bool:
-        """What `get_remote_addr` gives from now on, in this plugin."""
+        """What `get_remote_addr` gives from now on, in this call."""
         return self._override("remote_addr", remote_addr)
 
     def get_method(self) -> str:
         """The method."""
-        return str(self._overrides.get("method") or self._request.method)
+        return str(self._kept.overrides.get("method") or self._request.method)
 
     def set_method(self, method: str) -> bool:
-        """What `get_method` gives from now on, in this plugin: the protocol cannot change a request's method."""
+        """What `get_method` gives from now on, in this call: the protocol cannot change a request's method."""
         known = method and method.upper() in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
-        return self._override("method", method.upper() if known else "")
+        return self._override("method", method if known else "")
 
     def get_id(self) -> int:
         """The gateway's number of the call."""
-        return int(self._overrides.get("id") or self._request.id)
+        return int(self._kept.overrides.get("id") or self._request.id)
 
     def set_id(self, id: int) -> bool:
-        """What `get_id` gives from now on, in this plugin."""
+        """What `get_id` gives from now on, in this call."""
         return self._override("id", id)
 
     def get_conf_token(self) -> int:
         """The conf token of the call."""
-        return int(self._overrides.get("conf_token") or self._request.conf_token)
+        return int(self._kept.overrides.get("conf_token") or self._request.conf_token)
 
     def set_conf_token(self, conf_token: int) -> bool:
-        """What `get_conf_token` gives from now on, in this plugin."""
+        """What `get_conf_token` gives from now on, in this call."""
         return self._override("conf_token", conf_token)
 
     def get_config(self, key: str) -> str | None:
         """What `set_config` was given."""
-        return self._configs.get(key)
+        return self._kept.configs.get(key)
 
     def set_config(self, key: str, value: str) -> bool:
-        """Keep a value, in this plugin."""
+        """Keep a value, in this call."""
         if not key:
             return False
-        self._configs[key] = value
+        self._kept.configs[key] = value
         return True
 
     def get_configs(self) -> dict[str, str]:
         """All that `set_config` was given."""
-        return self._configs
+        return self._kept.configs
 
     def set_configs(self, configs: dict[str, str]) -> bool:
-        """Keep these values, in this plugin."""
+        """Keep these values, in this call."""
         if not configs:
             return False
-        self._configs = configs
+        self._kept.configs = configs
         return True
 
     def checked(self) -> bool:
@@ -255,7 +317,7 @@ class OldRequest:
     def _override(self, name: str, value: Any) -> bool:
         if not value:
             return False
-        self._overrides[name] = value
+        self._kept.overrides[name] = value
         return True
 
 
@@ -266,29 +328,41 @@ class OldResponse:
         self._response = response
         self._req_id = request.id
         self._body = ""
-        self._before = self._set_so_far()
+        self._headers: _Live | None = None
+        self._changed = False
 
     def get_header(self, key: str) -> str | None:
-        """A header's first value, None where there is none."""
-        return self._response.headers.get(key)
+        """A header's value, None where there is none. Case does not count."""
+        return self._live_headers().find(key)
 
     def set_header(self, key: str, value: str) -> bool:
         """Set a header of the answer."""
         if not (key and value):
             return False
-        self._response.headers[key] = value
+        self._live_headers()[key] = value
         return True
 
     def get_headers(self) -> dict[str, str]:
         """All headers; changes of the dict are changes of the answer."""
-        return _Live(self._response.headers)
+        return self._live_headers()
 
     def set_headers(self, headers: dict[str, str]) -> bool:
         """Make these the only headers."""
         if not headers:
             return False
-        self._response.headers.replace(dict(headers))
+        new = dict(headers)
+        self._live_headers().clear()
+        self._live_headers().update(new)
         return True
+
+    def _live_headers(self) -> _Live:
+        if self._headers is None:
+            headers = self._response.headers
+            self._headers = _Live(dict(headers.pairs()), headers, self._on_change)
+        return self._headers
+
+    def _on_change(self) -> None:
+        self._changed = True
 
     def get_body(self) -> str:
         """The body that was set, else ""."""
@@ -300,6 +374,7 @@ class OldResponse:
             return False
         self._response.body = body
         self._body = body
+        self._on_change()
         return True
 
     def get_status_code(self) -> int:
@@ -311,6 +386,7 @@ class OldResponse:
         if not status_code or not 100 <= status_code <= 599:
             return False
         self._response.status_code = status_code
+        self._on_change()
         return True
 
     def get_req_id(self) -> int:
@@ -326,8 +402,4 @@ class OldResponse:
 
     def changed(self) -> bool:
         """Whether this plugin set anything: then the client is answered."""
-        return self._set_so_far() != self._before
-
-    def _set_so_far(self) -> tuple[int, bytes | None, list[tuple[str, str]]]:
-        headers = self._response.touched_headers
-        return self._response.new_status, self._response.raw_body, headers.pairs() if headers else []
+        return self._changed
