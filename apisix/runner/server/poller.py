@@ -183,6 +183,7 @@ class Poller:
             self._accept(None)
             self._pause_accepting()
         self._listener.close()  # who connects from now on is refused rather than kept waiting
+        log.info("draining: %d connections, %d open calls", len(self._connections), self.open_calls)
         self._hand_over_idle()
         self._check_drained()
 
