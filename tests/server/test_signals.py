@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_on_term_each_connection_is_closed_after_its_next_answer_and_not_before(
     with runner.connect() as idle, sleeping(runner, "sleeps", 0.5) as one, sleeping(runner, "sleeps_async", 0.5) as two:
         token = idle.prepare(("quick", ""))
         runner.signal(signal.SIGTERM)
-        runner.log.wait_for("stopping on SIGTERM")
+        runner.log.wait_for("draining: ")
         assert body_of(one.receive()) == "slept"
         assert body_of(two.receive()) == "slept"
         assert one.gets_closed()
@@ -131,7 +132,7 @@ def test_on_term_a_call_may_still_ask_the_gateway(start: Start) -> None:
     with runner.connect() as connection:
         connection.start_call(connection.prepare(("asks", "")))
         runner.signal(signal.SIGTERM)
-        runner.log.wait_for("stopping on SIGTERM")
+        runner.log.wait_for("draining: ")
         assert body_of(connection.finish({"uri": b"/late"})) == "/late"
         assert connection.gets_closed()
     assert runner.wait() == 0
@@ -144,7 +145,7 @@ def test_on_term_a_frame_that_is_on_its_way_is_answered(start: Start) -> None:
         frame = encode_http_req_call_req(7, b"\x7f\x00\x00\x01", 0, "/", [], [], token)
         connection.send(frame[:20])
         runner.signal(signal.SIGTERM)
-        runner.log.wait_for("stopping on SIGTERM")
+        runner.log.wait_for("draining: ")
         assert body_of(other.call(token)) == "quick"
         connection.send(frame[20:])
         assert body_of(connection.receive()) == "quick"
@@ -156,10 +157,11 @@ def test_on_term_connections_that_were_made_just_before_are_served(start: Start)
     runner = start(PLUGINS)
     with runner.connect() as first:
         token = first.prepare(("quick", ""))
-    connections = [runner.connect() for _ in range(20)]
-    runner.signal(signal.SIGTERM)
-    for connection in connections:
-        with connection:
+    with ExitStack() as stack:
+        connections = [stack.enter_context(runner.connect()) for _ in range(20)]
+        runner.signal(signal.SIGTERM)
+        runner.log.wait_for("draining: ")
+        for connection in connections:
             assert body_of(connection.call(token)) == "quick"
             assert connection.gets_closed()
     assert runner.wait() == 0
@@ -171,7 +173,7 @@ def test_on_term_what_runs_after_answers_is_waited_for(start: Start) -> None:
     with runner.connect() as connection:
         assert body_of(connection.call(connection.prepare(("after", f'"{file}"')))) == "answered"
         runner.signal(signal.SIGTERM)
-        runner.log.wait_for("stopping on SIGTERM")
+        runner.log.wait_for("draining: ")
     assert runner.wait() == 0
     assert file.read_text() == "written"
 
@@ -189,7 +191,7 @@ def test_a_second_term_ends_quickly(start: Start) -> None:
     with runner.connect() as idle, sleeping(runner, "sleeps", 0.8) as connection:
         idle.prepare(("quick", ""))
         runner.signal(signal.SIGTERM)
-        runner.log.wait_for("stopping on SIGTERM")
+        runner.log.wait_for("draining: ")
         runner.signal(signal.SIGTERM)
         assert idle.gets_closed()
         assert body_of(connection.receive()) == "slept"
