@@ -679,7 +679,7 @@ class Poller:
         adopted = 0
         while self._predecessors is not None and (most is None or (adopted < most and self._is_my_turn())):
             try:
-                _, fds, _, _ = socket.recv_fds(self._predecessors, 1, 1)
+                _, fds, _, _ = socket.recv_fds(self._predecessors, 1, 1, socket.MSG_CMSG_CLOEXEC)
             except OSError:
                 return
             adopted += 1
