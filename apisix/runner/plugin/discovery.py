@@ -95,12 +95,14 @@ def _import(folder: Path, path: Path) -> ModuleType:
         if spec is None or spec.loader is None:
             raise LoadError(str(path), "cannot be imported as a Python file")
         if prefix not in sys.modules and prefix != "apisix.plugins":
-            parent = ModuleType(prefix)
-            parent.__path__ = [str(resolved)]
-            sys.modules[prefix] = parent
+            package = ModuleType(prefix)
+            package.__path__ = [str(resolved)]
+            sys.modules[prefix] = package
+        parent = importlib.import_module(prefix)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
+        setattr(parent, stem, module)
     except LoadError:
         raise
     except (Exception, SystemExit) as error:
