@@ -54,3 +54,8 @@ async def in_thread(function: Callable[[], None]) -> None:
 def plugin(filter: Callable[..., Any], **declared: Any) -> type[Base]:
     """A plugin class of one method."""
     return type(filter.__name__.title(), (Base,), {"filter": filter, **declared})
+
+
+def chain_of(registry: Registry, *names: str, phase: str = REQUEST) -> Chain:
+    """A chain of plugins that a registry has, with empty confs."""
+    return Chain([Step(*plugin, phase) for plugin in build_plugins([(name, None) for name in names], registry)])
