@@ -489,3 +489,40 @@ def test_a_requests_host_can_be_set() -> None:
     request = given.request(headers=[("host", "a.test")])
     request.headers["Host"] = "b.test"
     assert request.headers.changes() == [("host", ["b.test"])]
+
+
+# Headers taken over from others.
+
+
+def test_headers_taken_over_are_a_copy_and_count_as_set() -> None:
+    request = given.request(headers=[("X-A", "1"), ("x-a", "2"), ("b", "3")])
+    response = Headers()
+    response.replace(request.headers)
+    response.add("x-a", "4")
+    assert response.getall("x-a") == ["1", "2", "4"]
+    assert request.headers.pairs() == [("X-A", "1"), ("X-A", "2"), ("b", "3")]
+    assert request.headers.changes() == []
+    assert response.changes() == [("x-a", ["1", "2", "4"]), ("b", ["3"])]
+    assert response.is_set("b")
+
+
+def test_what_frames_another_message_is_not_taken_over_into_a_request() -> None:
+    request = given.request()
+    with pytest.raises(ValueError, match="'Content-Length' cannot be changed"):
+        request.headers = Headers([("Content-Length", "5")])
+    assert request.headers.changes() == []
+
+
+def test_pairs_without_leaves_names_out(headers_of: Make) -> None:
+    headers = headers_of([("X-A", "1"), ("b", "2"), ("b", "3")])
+    assert headers.pairs_without(frozenset({"x-a"})) == [("b", "2"), ("b", "3")]
+    assert headers.pairs_without(frozenset()) == headers.pairs()
+
+
+def test_names_that_were_checked_are_kept_up_to_a_limit() -> None:
+    headers = Headers()
+    for number in range(1100):
+        headers[f"x-limit-{number}"] = "1"
+    with pytest.raises(ValueError, match="cannot be a header's name"):
+        headers["x limit"] = "1"
+    assert len(headers) == 1100

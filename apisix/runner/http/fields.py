@@ -268,9 +268,10 @@ class Fields(MutableMapping[str, str]):
         """
         if self._load is not None:
             self._read()
-        if not self._values and isinstance(fields, Headers) and self._copies_headers and fields._copies_headers:
-            self._copy(fields)
-            return
+        if isinstance(fields, Headers) and self._copies_headers and fields._copies_headers:
+            if not self._values and not self._read_only:
+                self._copy(fields)
+                return
         new = self._checked(fields)
         for key in [key for key in self._values if key not in new and key not in self._kept]:
             del self[key]
