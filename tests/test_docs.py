@@ -108,7 +108,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_index_names_every_page() -> None:
     index = (PROJECT / "docs" / "index.md").read_text()
     missing = [page.name for page in (PROJECT / "docs").glob("*.md") if f"({page.name})" not in index]
-    assert [page for page in missing if page != "index.md"] == []
+    assert [page for page in missing if page != "index.md"] == [], "name them in docs/index.md"
 
 
 # Blocks
