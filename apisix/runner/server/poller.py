@@ -39,6 +39,7 @@ IDLE_TICK = 0.5  # seconds, when nothing has run for a while; the next event wak
 IDLE_AFTER = 100  # ticks
 DEADLINE_TICKS = 10  # ticks between two looks at the deadlines
 MOST_EVENTS = 256
+LOOK_AT_ENTRANCE = -1  # among the file descriptors that are ready: other workers had their moment
 PREPARE_CONF = int(FrameType.PREPARE_CONF)
 _FROM_GATEWAY = (FrameType.PREPARE_CONF, FrameType.HTTP_REQ_CALL, FrameType.HTTP_RESP_CALL)
 
@@ -215,7 +216,7 @@ class Poller:
                 self._sentinel_call.set()
             if self._entrance.yields:
                 ready.extend(poll(YIELD_TICK, MOST_EVENTS))
-                self._entrance.look()
+                ready.append((LOOK_AT_ENTRANCE, 0))
             else:
                 ready.extend(poll(-1, MOST_EVENTS))
 
@@ -224,6 +225,8 @@ class Poller:
             os.eventfd_read(fd)
             while self._commands:
                 self._commands.popleft()()
+        elif fd == LOOK_AT_ENTRANCE:
+            self._entrance.look()
         else:
             self._entrance.event(fd)
 
