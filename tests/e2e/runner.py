@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from apisix.runner.server.store import open_store
 
 PATIENCE = 20
 """Seconds until what must happen must have happened."""
@@ -45,6 +48,9 @@ class RunnerProcess:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        store = open_store(self.path)
+        if store is not None:
+            shutil.rmtree(store.folder)
 
     def start(self) -> None:
         """Start it, and return when it accepts."""

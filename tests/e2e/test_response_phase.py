@@ -146,6 +146,15 @@ class TestResponsesWithoutABody:
         assert len(upstream.seen) == 1
 
     @ASKING
+    @post_resp(plugin("knows_the_method"))
+    def test_head_arrives_as_it_was_sent_where_the_method_is_known(self, client: Client, upstream: Upstream) -> None:
+        upstream.answers(headers=[("X-One", "1"), ("Set-Cookie", "a=1")])
+        answer = client.send("HEAD", "/")
+        assert (answer.status, answer.all("X-One"), answer.all("Set-Cookie")) == (200, ["1"], ["a=1"])
+        assert answer.all("Content-Length") == ["17"]
+        assert len(upstream.seen) == 1
+
+    @ASKING
     @post_resp(plugin("changes_response", status=418, headers={"X-New": "new"}))
     def test_the_upstream_is_called_once_for_head(self, client: Client, upstream: Upstream) -> None:
         upstream.answers(headers=[("X-One", "1")])

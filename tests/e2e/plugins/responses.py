@@ -40,6 +40,15 @@ class LooksAtResponse(Base):
         list(response.headers.items())
 
 
+class KnowsTheMethod(Base):
+    """Changes nothing either, and lets the runner know the method."""
+
+    variables = ("request_method",)
+
+    def filter_response(self, request: Request, response: Response) -> None:
+        assert request.method
+
+
 class DoublesTheBody(Base):
     def filter_response(self, request: Request, response: Response) -> None:
         body = response.body
