@@ -66,7 +66,12 @@ class Pool:
             self._threads += 1
             self._started += 1
             name = f"{self._name}-{self._started}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError as error:  # out of threads or memory; the job waits for one that is there
+            with self._lock:
+                self._threads -= 1
+            log.error("no thread can be started for %s: %s", self._name, error)
 
     def _run(self) -> None:
         ident = threading.get_ident()
