@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from apisix.runner.gateway import standalone
 from apisix.runner.gateway.schema import check_route
 from apisix.runner.gateway.versions import Version
 from apisix.runner.plugin.discovery import PACKAGED_FOLDER, load_plugins
+from apisix.runner.server import control
 
 PROJECT = Path(__file__).parent.parent
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
@@ -186,6 +188,7 @@ class Dev:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.socket = Path()
         self._log: list[str] = []
         self._logged = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -196,14 +199,17 @@ class Dev:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
+                if line.startswith("runner "):
+                    self.socket = Path(line.split()[1])
                 with self._logged:
                     self._log.append(self.normal(line))
                     self._logged.notify_all()
 
     def normal(self, line: str) -> str:
-        """A line of the log without what is different each time."""
+        """A line of the log without what is different each time, and without the module that logs it."""
         line = line.replace(str(self.plugins), f"{WRITTEN_IN}/apisix/plugins").replace(str(PROJECT), WRITTEN_IN)
-        return re.sub(r"\d+(\.\d+)?", "0", re.sub(r"^\S+Z ", "", line.rstrip("\n")))
+        line = re.sub(r"^\S+Z (\w+ +apisix\.runner)\S*", r"\1", line.rstrip("\n"))
+        return re.sub(r"\d+(\.\d+)?", "0", line)
 
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until lines with a text in them were logged."""
@@ -223,7 +229,9 @@ class Dev:
         if self.written.get(block.plugin_file) == block.text:
             return False
         self.written[block.plugin_file] = block.text
-        (self.plugins / block.plugin_file).write_text(block.text)
+        whole = self.plugins / "whole"
+        whole.write_text(block.text)
+        whole.rename(self.plugins / block.plugin_file)  # one change, and so one reload
         return True
 
     def save(self, block: Block) -> None:
@@ -232,6 +240,16 @@ class Dev:
             before = sum("reloaded: generation" in line for line in self._log)
         if self._write(block):
             self.wait_for("reloaded: generation", before + 1)
+            self._wait_for_one_generation()
+
+    def _wait_for_one_generation(self) -> None:
+        """Wait until the workers with the old code are gone: until then they may answer, too."""
+        give_up = time.monotonic() + SECONDS
+        while time.monotonic() < give_up:
+            status = control.ask(self.socket, "status").status
+            if status is not None and len({worker.generation for worker in status.workers}) == 1:
+                return
+        raise AssertionError("workers with the old code do not go")
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
