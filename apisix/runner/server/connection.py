@@ -75,6 +75,13 @@ class Connection:
             finally:
                 self.sock.setblocking(False)
 
+    def has_more(self) -> bool:
+        """Whether the peer has sent more already, which a close would lose."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close the socket."""
         self.broken = True

@@ -3,11 +3,13 @@
 Rules that live here:
 - The socket is bound to a temporary name beside the path, gets its mode, and is renamed over the path: whoever
   connects finds either the old runner or the new one.
-- Under APISIX's management a live runner on the path is a predecessor, which the gateway is about to end. Elsewhere
-  it is somebody else's, and a start is refused with its pid.
+- Under APISIX's management a live runner on the path is a predecessor, which the gateway is about to end. It goes on
+  serving until the new one is ready, for only then the rename happens. Elsewhere a live runner is somebody else's, and
+  a start is refused with its pid.
 - A stale socket is replaced. What is no socket is never touched.
 - systemd may pass a socket that it has bound; then the path is systemd's, and left alone.
-- The path is removed only where it is still our own inode.
+- The path is removed only where it is still our own inode, and never under APISIX's management: its successor may be
+  taking it at that moment.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ import socket
 import stat
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 from apisix.runner.config import SocketSettings
 from apisix.runner.errors import StartError
@@ -40,13 +43,15 @@ class Listener:
 
     def __init__(self, settings: SocketSettings, take_over: bool) -> None:
         path = self.path = settings.file
+        self.managed = take_over
         self._inode: tuple[int, int] | None = None
+        self._temporary: Path | None = None
         passed = passed_socket()
         if passed is not None:
             self.socket = passed
             return
         self._check_folder()
-        self._check_path(take_over)
+        has_predecessor = self._check_path()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         temporary = path.parent / f".{os.getpid():x}"
         if len(os.fsencode(temporary)) > LONGEST_PATH:
@@ -61,12 +66,29 @@ class Listener:
                 os.chown(temporary, -1, self._group_id(settings.group))
             temporary.chmod(settings.mode)
             self.socket.listen(BACKLOG)
-            temporary.rename(path)
+            self._inode = _inode_of(temporary)
+            self._temporary = temporary
+            if not has_predecessor:
+                self.publish()
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise self._wrong(f"cannot listen there: {error.strerror}; check the folder's permissions") from None
-        self._inode = self._current_inode()
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the path was taken."""
+        return self._temporary is None
+
+    def publish(self) -> None:
+        """Take the path, from a predecessor if there is one.
+
+        Raises:
+            OSError: somebody has removed the socket, or the folder.
+        """
+        if self._temporary is not None:
+            self._temporary.rename(self.path)
+            self._temporary = None
 
     def _group_id(self, name: str) -> int:
         try:
@@ -84,46 +106,50 @@ class Listener:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise self._wrong(f"the folder {folder} is not writable for this user; change its permissions or the path")
 
-    def _check_path(self, take_over: bool) -> None:
+    def _check_path(self) -> bool:
+        """Whether a predecessor listens on the path."""
         try:
             mode = self.path.lstat().st_mode
         except FileNotFoundError:
-            return
+            return False
         except OSError as error:
             raise self._wrong(f"{error.strerror}; choose another path") from None
         if not stat.S_ISSOCK(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "a file"
             raise self._wrong(f"expected a socket or nothing, there is {kind}; remove it or choose another path")
-        if take_over:
-            return
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(os.fsencode(self.path))
             except OSError:
-                return  # stale: nobody listens
+                return False  # stale: nobody listens
+            if self.managed:
+                return True
             pid = peer_of(probe)[0]
         raise self._wrong(f"a live runner listens there (pid {pid}); stop it or choose another path")
 
-    def _current_inode(self) -> tuple[int, int] | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
     def is_ours(self) -> bool:
         """Whether the path is still our socket."""
-        return self._inode is not None and self._current_inode() == self._inode
+        return self._inode is not None and _inode_of(self.path) == self._inode
 
     def is_taken_over(self) -> bool:
-        """Whether another runner has put its socket there."""
-        return self._inode is not None and self._current_inode() not in (self._inode, None)
+        """Whether the path is another runner's socket."""
+        return self._inode is not None and _inode_of(self.path) not in (self._inode, None)
 
     def remove(self) -> None:
-        """Remove the path, if it is still our socket."""
-        if self.is_ours():
-            with contextlib.suppress(OSError):
+        """Remove the path, if it is ours to remove."""
+        with contextlib.suppress(OSError):
+            if self._temporary is not None:
+                self._temporary.unlink()
+            elif not self.managed and self.is_ours():
                 self.path.unlink()
+
+
+def _inode_of(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def user_ids(names: Sequence[str]) -> frozenset[int]:

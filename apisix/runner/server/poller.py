@@ -458,8 +458,7 @@ class Poller:
         if connection.broken or self._closing:
             self._close(connection)
             return
-        if self._draining and not connection.held:
-            self._hand_over(connection)
+        if self._draining and not connection.held and (self._hand_over(connection) or not connection.has_more()):
             self._close(connection)
             return
         self._attach(connection)

@@ -8,7 +8,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,6 +16,8 @@ import msgspec
 from apisix.runner.config import Settings
 from apisix.runner.server import worker
 from apisix.runner.server.board import Board, OwnRow, Row
+from apisix.runner.server.handover import Handover
+from apisix.runner.server.listen import Listener
 from apisix.runner.server.worker import Channels, Report
 
 _MEMORY_EVENTS = "/sys/fs/cgroup/memory.events"
@@ -57,20 +58,26 @@ class Processes:
     Args:
         settings: all of them.
         listener: shared with the workers.
+        handover: for connections of those that retire.
         poll: the supervisor's; reports are registered there.
         on_fork: called in a new worker, to close what is the supervisor's.
     """
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, poll: select.poll, on_fork: Callable[[], None]
+        self,
+        settings: Settings,
+        listener: Listener,
+        handover: Handover,
+        poll: select.poll,
+        on_fork: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._listener = listener
+        self._handover = handover
         self._poll = poll
         self._on_fork = on_fork
         self._board = Board()
         self._members: dict[int, Process] = {}
-        self._handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lifeline, self._lifeline_end = os.pipe2(os.O_CLOEXEC)
         self._oom_kills = _oom_kills()
 
@@ -104,7 +111,7 @@ class Processes:
             self._on_fork()
             os.close(read_report)
             os.close(self._lifeline_end)
-            channels = Channels(write_report, self._lifeline, *self._handover, OwnRow(self._board, row))
+            channels = Channels(write_report, self._lifeline, self._handover, OwnRow(self._board, row))
             worker.main(self._listener, self._settings, channels, accepted_problems)
         os.close(write_report)
         self._members[pid] = Process(pid, generation, row, read_report, replaces)
@@ -142,10 +149,6 @@ class Processes:
         """Tell a worker to hand its connections over and go."""
         process.retiring = True
         process.signal(signal.SIGHUP)
-
-    def drop_lifeline(self) -> None:
-        """Let the workers see that the supervisor leaves."""
-        os.close(self._lifeline_end)
 
     def why(self, status: int) -> str:
         """Why a process ended, from its wait status."""

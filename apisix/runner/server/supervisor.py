@@ -8,8 +8,9 @@ Rules that live here:
 - HUP starts the next generation beside the old one. When all of it accepts, the old one retires and hands its idle
   connections over. If the new code does not load, the new generation goes, and the log says why.
 - Under APISIX's management (it sets APISIX_CONF_EXPIRE_TIME): TERM gives one second, and the successor may start
-  before or after it. So the old one serves until it sees another socket on the path, a little longer, or until the
-  second is nearly over, and never removes the path. EOF on stdin means that the gateway's agent is gone.
+  before or after it, and take long. So the supervisor just leaves, and its workers serve until they see another socket
+  on the path (worker.py). The same where it is killed, or where stdin ends: then the gateway's agent is gone.
+- A successor takes the path when its workers are ready, or after PUBLISH_SECONDS.
 """
 
 import logging
@@ -22,9 +23,11 @@ import time
 
 from apisix.runner.config import Settings
 from apisix.runner.server.control import Answer, Control, Status, WorkerStatus
+from apisix.runner.server.handover import Handover
 from apisix.runner.server.listen import Listener, user_ids
 from apisix.runner.server.notify import notify
 from apisix.runner.server.processes import Process, Processes, memory_of
+from apisix.runner.server.store import open_store
 from apisix.runner.server.watcher import start_watcher
 from apisix.runner.server.worker import SHOW_STACKS, Report
 
@@ -39,8 +42,7 @@ SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
-TAKE_OVER_SECONDS = 0.8  # of the one second that APISIX gives after SIGTERM
-AFTER_TAKE_OVER = 0.1  # seconds that the old runner accepts after it sees the new one
+PUBLISH_SECONDS = 3.0  # after which the path is taken, even if the workers are not ready
 FIRST_PAUSE = 0.5  # seconds before a worker that failed early is replaced; doubles up to MOST_PAUSE
 MOST_PAUSE = 10.0
 LIVED_LONG_ENOUGH = 5.0  # seconds after which a death is no crash loop
@@ -55,14 +57,12 @@ class Supervisor:
     Args:
         settings: all of them.
         listener: bound.
-        managed: whether APISIX started this process.
         reload: whether to roll the workers when plugins' files change.
     """
 
-    def __init__(self, settings: Settings, listener: Listener, managed: bool, reload: bool) -> None:
+    def __init__(self, settings: Settings, listener: Listener, reload: bool) -> None:
         self._settings = settings
         self._listener = listener
-        self._managed = managed
         self._reload = reload
         self._target = settings.workers
         self._generation = 0
@@ -71,17 +71,22 @@ class Supervisor:
         self._reloads_asked: list[int] = []
         self._problems: list[str] | None = None
         self._ending = False
-        self._ends_at = 0.0
+        self._publish_at = time.monotonic() + PUBLISH_SECONDS
         self._kill_at = float("inf")
         self._pause = FIRST_PAUSE
         self._start_at = 0.0
         self._restarts = 0
         self._watcher = 0
         self._told_ready = False
+        self._leaving = False
         self._signals, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
         self._control = Control(listener.path, self._poll)
-        self._processes = Processes(settings, listener.socket, self._poll, self._become_child)
+        store = open_store(listener.path)
+        self._handover = Handover(store.folder if store is not None else None)
+        self._processes = Processes(settings, listener, self._handover, self._poll, self._become_child)
+        if listener.is_published:
+            self._handover.publish()
 
     def run(self) -> int:
         """Run until told to stop. Returns the exit code."""
@@ -89,7 +94,7 @@ class Supervisor:
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
         self._poll.register(self._signals, select.POLLIN)
-        watches_stdin = self._managed and _is_pipe(0)
+        watches_stdin = self._listener.managed and _is_pipe(0)
         if watches_stdin:
             self._poll.register(0, select.POLLIN)
         log.info("listening on %s, pid %d, workers %d", self._listener.path, os.getpid(), self._target)
@@ -98,7 +103,7 @@ class Supervisor:
         next_round = time.monotonic() + ROUND
         self._fill()
         while len(self._processes) or not self._ending:
-            for fd, _ in self._poll.poll(20 if self._ending and self._managed else ROUND * 1000):
+            for fd, _ in self._poll.poll(ROUND * 1000):
                 if fd == self._signals:
                     for received in os.read(fd, 64):
                         self._obey(received)
@@ -115,7 +120,8 @@ class Supervisor:
                 self._look_round()
             if not self._ending:
                 self._fill()
-            elif self._managed and self._leave_managed():
+            elif self._leaving:
+                log.info("leaving; %d workers serve until another runner is on the path", len(self._processes))
                 return 0
         self._listener.remove()
         log.info("ended")
@@ -161,7 +167,15 @@ class Supervisor:
             self._roll_if_asked()
             if not self._told_ready and all(one.ready for one in self._current()):
                 self._told_ready = True
+                self._publish()
                 notify("READY=1")
+
+    def _publish(self) -> None:
+        """Take the path over from the runner that was there before."""
+        if not self._listener.is_published:
+            self._handover.publish()
+            self._listener.publish()
+            log.info("took over %s", self._listener.path)
 
     def _look_round(self) -> None:
         """Replace workers that hang, or that had enough."""
@@ -169,6 +183,8 @@ class Supervisor:
         now = time.monotonic()
         if now > self._kill_at:
             self._kill_the_rest()
+        if now > self._publish_at:
+            self._publish()
         for process in self._processes.all():
             row = self._processes.row(process)
             patience = settings.hang_timeout if process.ready else START_SECONDS
@@ -339,15 +355,15 @@ class Supervisor:
         )
 
     def _end(self, number: int) -> None:
-        quickly = number != signal.SIGTERM or self._ending
+        quickly = number != signal.SIGTERM or self._ending or not self._listener.is_published
         if not self._ending:
             self._ending = True
-            self._ends_at = time.monotonic() + TAKE_OVER_SECONDS
             notify("STOPPING=1")
             if self._watcher:
                 os.kill(self._watcher, signal.SIGKILL)
             log.info("stopping on %s", signal.Signals(number).name)
-            if self._managed and not quickly:
+            if self._listener.managed and not quickly:
+                self._leaving = True
                 return
             self._listener.remove()
         if quickly:
@@ -362,18 +378,6 @@ class Supervisor:
         for process in self._processes.all():
             log.error("worker %d does not end; it is killed", process.pid)
             process.signal(signal.SIGKILL)
-
-    def _leave_managed(self) -> bool:
-        """Whether the old runner's time is over; its workers drain on their own then."""
-        now = time.monotonic()
-        if self._listener.is_taken_over():
-            self._ends_at = min(self._ends_at, now + AFTER_TAKE_OVER)
-        if now < self._ends_at:
-            return False
-        for process in self._processes.all():
-            process.signal(signal.SIGTERM)
-        log.info("leaving; %d workers answer what is open and go", len(self._processes))
-        return True
 
 
 def run(settings: Settings, *, reload: bool = False) -> int:
@@ -392,7 +396,7 @@ def run(settings: Settings, *, reload: bool = False) -> int:
     managed = "APISIX_CONF_EXPIRE_TIME" in os.environ
     user_ids(settings.socket.allow_users)  # a user that is not there is a mistake to tell now
     listener = Listener(settings.socket, managed)
-    return Supervisor(settings, listener, managed, reload).run()
+    return Supervisor(settings, listener, reload).run()
 
 
 def _is_pipe(fd: int) -> bool:

@@ -3,8 +3,9 @@
 Rules that live here:
 - It reports to the supervisor once, when it accepts or why it cannot, and then lives by signals: TERM drains, HUP
   retires it in favour of the next generation (its idle connections go there), INT and QUIT end it quickly.
-- When the supervisor is gone, so is the one who would replace it: it drains, and lets go of stdout, which APISIX waits
-  on to notice the runner's end.
+- When the supervisor is gone, so is the one who would replace it: it lets go of stdout, which APISIX waits on to notice
+  the runner's end, and drains. Under APISIX's management it first serves until the next runner is on the path, and
+  hands its connections over to that one; or until nobody is connected any more.
 """
 
 import contextlib
@@ -14,7 +15,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ from apisix.runner.server.board import OwnRow
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.contexts import Contexts
 from apisix.runner.server.dispatch import Dispatcher
-from apisix.runner.server.listen import user_ids
+from apisix.runner.server.handover import Handover
+from apisix.runner.server.listen import Listener, user_ids
 from apisix.runner.server.poller import Poller
 from apisix.runner.server.store import open_store
 
@@ -38,6 +39,8 @@ log = logging.getLogger("apisix.runner.worker")
 QUICK_END = 2.0  # seconds that open calls have when the worker is to end quickly
 SWITCH_INTERVAL = 0.0005  # seconds a computing thread may keep the interpreter from the one that serves
 EXPIRE_EVERY = 60.0  # seconds
+AFTER_TAKE_OVER = 0.1  # seconds to go on accepting, for who has found the old socket on the path
+UNUSED_SECONDS = 8.0  # without a connection, after which nobody waits for this runner's successor
 SHOW_STACKS = signal.SIGUSR2  # prints the stacks of all threads to stderr, even while a plugin holds the interpreter
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
@@ -62,15 +65,13 @@ class Channels(msgspec.Struct):
     Attributes:
         report: file descriptor to write the report to.
         lifeline: file descriptor that reaches EOF when the supervisor is gone.
-        predecessors: where workers that retire send their connections.
-        successors: where this worker sends its own when it retires.
+        handover: where connections come from, and go when this worker retires.
         row: its numbers, shared.
     """
 
     report: int
     lifeline: int
-    predecessors: socket.socket
-    successors: socket.socket
+    handover: Handover
     row: OwnRow
 
 
@@ -87,7 +88,7 @@ class Worker:
 
     def __init__(
         self,
-        listener: socket.socket,
+        listener: Listener,
         settings: Settings,
         channels: Channels,
         accepted_problems: Sequence[str] | None,
@@ -130,7 +131,7 @@ class Worker:
     def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry) -> Poller:
         settings = self._settings
         poller = Poller(
-            self._listener,
+            self._listener.socket,
             Dispatcher(confs, settings.timeout, settings.gateway.version, contexts),
             threads=settings.threads,
             setup_timeout=settings.setup_timeout,
@@ -152,7 +153,7 @@ class Worker:
                     conf.teardown()
 
         poller.housekeeping = housekeeping
-        poller.start(self._channels.predecessors)
+        poller.start(self._channels.handover.receiver)
         names = ", ".join(definition.name for definition in registry.definitions())
         log.info("accepting, pid %d, plugins: %s", os.getpid(), names or "none")
         return poller
@@ -164,6 +165,7 @@ class Worker:
 
     def _live(self, poller: Poller, confs: Confs) -> int:
         ends_at = float("inf")
+        orphan: _Orphan | None = None
         waiting = select.poll()
         waiting.register(self._signals, select.POLLIN)
         waiting.register(self._channels.lifeline, select.POLLIN)
@@ -174,11 +176,17 @@ class Worker:
                 if fd == self._channels.lifeline:
                     waiting.unregister(fd)
                     _let_go_of_output()
-                    poller.drain()
                     ends_at = min(ends_at, time.monotonic() + self._settings.drain_timeout)
+                    if self._listener.managed:
+                        orphan = _Orphan(self._listener, poller, self._settings)
+                    else:
+                        poller.drain()
                     continue
                 for number in os.read(fd, 64):
                     ends_at = min(ends_at, time.monotonic() + self._obey(number, poller))
+            if orphan is not None and orphan.is_over(time.monotonic()):
+                orphan = None
+                poller.drain(self._channels.handover.to_next())
         if not poller.drained.is_set() and poller.open_calls:
             log.error("ending with %d calls open", poller.open_calls)
         for conf in confs.all():
@@ -188,13 +196,33 @@ class Worker:
     def _obey(self, number: int, poller: Poller) -> float:
         """Do what a signal says. Returns the seconds that are left."""
         if number == signal.SIGHUP:
-            poller.drain(self._channels.successors)
+            poller.drain(self._channels.handover.sender)
         elif number == signal.SIGTERM:
             poller.drain()
         else:
             poller.close()
             return QUICK_END
         return self._settings.drain_timeout
+
+
+class _Orphan:
+    """How long a worker goes on serving whose supervisor has left it to APISIX to start the next runner."""
+
+    def __init__(self, listener: Listener, poller: Poller, settings: Settings) -> None:
+        now = time.monotonic()
+        self._listener = listener
+        self._poller = poller
+        self._taken_over_at = float("inf")
+        self._used_at = now
+        self._ends_at = now + max(settings.drain_timeout - settings.timeout, 0)  # calls that are open then may end
+
+    def is_over(self, now: float) -> bool:
+        """Whether the next runner is on the path, or nobody asks for one any more."""
+        if self._listener.is_taken_over():
+            self._taken_over_at = min(self._taken_over_at, now)
+        if self._poller.connections:
+            self._used_at = now
+        return now > min(self._taken_over_at + AFTER_TAKE_OVER, self._used_at + UNUSED_SECONDS, self._ends_at)
 
 
 def _let_go_of_output() -> None:
@@ -204,7 +232,7 @@ def _let_go_of_output() -> None:
 
 
 def main(
-    listener: socket.socket, settings: Settings, channels: Channels, accepted_problems: Sequence[str] | None
+    listener: Listener, settings: Settings, channels: Channels, accepted_problems: Sequence[str] | None
 ) -> NoReturn:
     """Run a worker in this process, and end the process."""
     code = 1
