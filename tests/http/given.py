@@ -84,10 +84,10 @@ def request(
     path: str | None = "/get",
     args: Sequence[Pair] | None = None,
     headers: Sequence[Pair] | None = None,
-    path_is_encoded: bool = False,
+    post_req: bool = False,
 ) -> Request:
     """A request in the request phase."""
-    return Request(call(path=path, args=args, headers=headers), gateway or Gateway(), path_is_encoded)
+    return Request(call(path=path, args=args, headers=headers), gateway or Gateway(), post_req)
 
 
 def upstream_response(

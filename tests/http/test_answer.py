@@ -36,11 +36,9 @@ OLD: Version = (2, 7, 0)
 VERSIONS = [None, OLD, (3, 15, 9), (3, 16, 0), NEW]
 
 
-def rewrite(
-    request: Request, response: Response | None = None, version: Version | None = NEW, post_req: bool = False
-) -> Rewrite | None:
+def rewrite(request: Request, response: Response | None = None, version: Version | None = NEW) -> Rewrite | None:
     """The rewrite as the gateway decodes it."""
-    action = rewrite_action(request, response or Response(), version, post_req)
+    action = rewrite_action(request, response or Response(), version)
     decoded = decode_http_req_call_resp(encode_http_req_call_resp(7, action))
     assert decoded.id == 7
     assert decoded.action is None or isinstance(decoded.action, Rewrite)
@@ -66,15 +64,20 @@ def answer(response: Response, method: str | None = None) -> tuple[int, list[Pai
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("post_req", [False, True])
 def test_nothing_changed_is_no_action(version: Version | None, post_req: bool) -> None:
-    request = given.request(path="/a%20b", args=[("a", "1"), ("flag", None)], headers=[("host", "a.test"), ("x", "1")])
-    assert rewrite(request, version=version, post_req=post_req) is None
+    request = given.request(
+        path="/a%20b",
+        args=[("a", "1"), ("flag", None)],
+        headers=[("host", "a.test"), ("x", "1")],
+        post_req=post_req,
+    )
+    assert rewrite(request, version=version) is None
     assert request.headers["x"] == "1"
     assert request.args["flag"] == ""
     request.path = request.path
     request.headers["x"] = "1"
     request.headers = dict(request.headers)
     request.args = request.args
-    assert rewrite(request, version=version, post_req=post_req) is None
+    assert rewrite(request, version=version) is None
 
 
 def test_only_what_changed_is_sent() -> None:
@@ -147,10 +150,18 @@ def test_changed_arguments_keep_the_others_by_themselves(version: Version | None
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_in_post_req_the_path_goes_with_changed_arguments_decoded(version: Version | None) -> None:
-    request = given.request(path="/a%20b", path_is_encoded=True)
+    request = given.request(path="/a%20b", post_req=True)
     request.args["a"] = "2"
-    assert rewrite(request, version=version, post_req=True) == Rewrite(path="/a b", args=[("a", "2")])
-    assert rewrite(request, version=version, post_req=False) == Rewrite(args=[("a", "2")])
+    assert rewrite(request, version=version) == Rewrite(path="/a b", args=[("a", "2")])
+
+
+@pytest.mark.parametrize("post_req", [False, True])
+def test_where_no_path_was_rewritten_arguments_go_without_it(post_req: bool) -> None:
+    request = given.request(given.Gateway({"upstream_uri": b""}), path="/a%20b", post_req=post_req)
+    request.var("upstream_uri")
+    request.args["a"] = "2"
+    assert rewrite(request) == Rewrite(args=[("a", "2")])
+    assert request.path == "/a%20b"
 
 
 def test_headers_of_the_response_are_added_with_every_value() -> None:
@@ -241,12 +252,12 @@ def test_the_upstream_gets_the_path_and_the_arguments_that_plugins_left(
     told: bool,
     post_req: bool,
 ) -> None:
-    request = given.request(path="/get", args=before)
+    request = given.request(path="/get", args=before, post_req=post_req)
     for name, some in changes.items():
         request.args.setall(name, some)
     if path is not None:
         request.path = path
-    action = rewrite(request, version=version if told else None, post_req=post_req)
+    action = rewrite(request, version=version if told else None)
     meant: Args = {name: list(request.args.getall(name)) for name in request.args}
     for name in meant:
         as_it_was = [value for other, value in before if other == name]
@@ -453,3 +464,10 @@ def test_before_3_2_some_headers_of_a_response_cannot_be_changed() -> None:
     told = ["response header content-type (APISIX 3.2)", "response header location (APISIX 3.2)"]
     assert ignored_in_response((3, 1, 9), response) == told
     assert ignored_in_response((3, 2, 0), response) == []
+
+
+def test_a_stop_without_a_body_in_the_response_phase_does_not_show_the_upstreams_body() -> None:
+    response = given.upstream_response(status=200)
+    response.status_code = 403
+    response.stopped = True
+    assert answer(response) == (403, [], b"\n")

@@ -111,7 +111,7 @@ def test_a_path_that_is_set_is_new_and_one_that_was_there_is_not() -> None:
     ],
 )
 def test_an_encoded_path_is_decoded_once(path: str, decoded: str) -> None:
-    request = given.request(path=path, path_is_encoded=True)
+    request = given.request(path=path, post_req=True)
     assert request.path == decoded
     assert request.new_path is None
 

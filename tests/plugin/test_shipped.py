@@ -58,7 +58,7 @@ def test_stop_answers_as_the_quick_start_shows(registry: Registry, request_: Req
 def test_stop_leaves_the_request_as_it_was(registry: Registry, request_: Request) -> None:
     given.run(given.chain_of(registry, "stop"), request_)
     assert request_.headers.pairs() == HEADERS
-    assert rewrite_action(request_, Response(), None, False) is None
+    assert rewrite_action(request_, Response(), None) is None
 
 
 def test_stop_answers_the_same_again(registry: Registry) -> None:
@@ -71,7 +71,7 @@ def test_stop_answers_the_same_again(registry: Registry) -> None:
 def test_rewrite_changes_what_the_upstream_and_the_client_get(registry: Registry, request_: Request) -> None:
     response = given.run(given.chain_of(registry, "rewrite"), request_)
     assert not response.stopped
-    assert rewrite_action(request_, response, None, False) == Rewrite(
+    assert rewrite_action(request_, response, None) == Rewrite(
         path="/a6/python/runner",
         headers=[("x-resp-a6-runner", "Python")],
         args=[("a6_runner", "Python")],

@@ -27,20 +27,19 @@ def stop_action(response: Response) -> Stop:
     return Stop(response.new_status or 200, pairs or None, response.raw_body)
 
 
-def rewrite_action(request: Request, response: Response, version: Version | None, post_req: bool) -> Rewrite | None:
+def rewrite_action(request: Request, response: Response, version: Version | None) -> Rewrite | None:
     """What changes before the request goes on; None where nothing does.
 
     Args:
         request: as the plugins left it.
         response: its headers are added to the client's response.
         version: the gateway's, None where it is not known.
-        post_req: the call comes from ext-plugin-post-req.
     """
     path = request.new_path
     args = _changed_args(request)
     if path is not None and not args and (version is None or version < PATH_KEEPS_QUERY):
         args = _no_change_of_args(request)
-    elif args and path is None and post_req:
+    elif args and path is None and request.was_rewritten:
         path = request.path
     headers = _changed_headers(request)
     added = response.touched_headers
@@ -69,13 +68,15 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[Pa
     All headers are sent, changed or not: with none the gateway drops Content-Type and nine others, and one alone
     would replace them all. Where the client gets no body anyway (204, 304, HEAD) a placeholder keeps the gateway
     from calling the upstream a second time, whose answer would win over this one (ext-plugin-post-resp.lua). So it does
-    where a plugin set the body to empty: the gateway would send the upstream's, which the plugin took away.
+    where a plugin set the body to empty, or stopped without one: the gateway would send the upstream's, which the plugin took away.
 
     Args:
         response: as the plugins left it.
         method: the request's, None where it is not known.
     """
     body = response.raw_body
+    if body is None and response.stopped:
+        body = b""  # the plugin has answered: nothing of the upstream's body is shown
     left_out = RESPONSE_UNSENDABLE
     if response.headers.is_set("content-length"):
         left_out = left_out | {"content-length"}

@@ -24,6 +24,7 @@ from apisix.runner.wire.messages import METHODS, ExtraInfoReq, HTTPReqCallReq, I
 UNSENDABLE = frozenset({"content-length", "transfer-encoding", "connection"})
 """Headers that frame a message. The gateway computes them; a plugin that set one would corrupt the message."""
 
+UPSTREAM_URI = "upstream_uri"
 _BODY = ExtraInfoReq(InfoKind.REQ_BODY)
 
 
@@ -42,7 +43,7 @@ class Request:
     Args:
         call: the decoded frame.
         link: the way to the gateway for variables and bodies.
-        path_is_encoded: the path is percent-encoded (see `path`).
+        post_req: the call comes from ext-plugin-post-req, where the path may be percent-encoded (see `was_rewritten`).
 
     Example:
         >>> def filter(self, request, response):
@@ -62,17 +63,17 @@ class Request:
         "_link",
         "_new_body",
         "_path",
-        "_path_is_encoded",
         "_path_was",
+        "_post_req",
         "_state",
         "_vars",
         "in_coroutine",
     )
 
-    def __init__(self, call: HTTPReqCallReq, link: Link, path_is_encoded: bool = False) -> None:
+    def __init__(self, call: HTTPReqCallReq, link: Link, post_req: bool = False) -> None:
         self._call = call
         self._link = link
-        self._path_is_encoded = path_is_encoded
+        self._post_req = post_req
         self._headers: RequestHeaders | None = None
         self._args: Args | None = None
         self._path: str | None = None
@@ -118,7 +119,7 @@ class Request:
         """
         if self._path is None:
             path = self._call.path or "/"
-            if self._path_is_encoded and "%" in path:
+            if "%" in path and self.was_rewritten:
                 path = _unquote(path)
             self._path = self._path_was = path
         return self._path
@@ -309,6 +310,15 @@ class Request:
     # What is sent back.
 
     @property
+    def was_rewritten(self) -> bool:
+        """Whether a path for the upstream was set before this call, by proxy-rewrite or in pre-req.
+
+        Then the path came percent-encoded, and arguments cannot be changed without it. The gateway's variable
+        ``upstream_uri`` tells; where it was not asked, post-req says yes.
+        """
+        return self._post_req and bool((self._vars or {}).get(UPSTREAM_URI, b"?"))
+
+    @property
     def new_path(self) -> str | None:
         """The path, where it was changed."""
         return self._path if self._path != self._path_was else None
@@ -317,6 +327,16 @@ class Request:
     def new_body(self) -> bytes | None:
         """The body, where it was replaced."""
         return self._new_body
+
+    @property
+    def has_percent_sign(self) -> bool:
+        """Whether the path, as it came, has what may be percent-encoding."""
+        return "%" in (self._call.path or "")
+
+    @property
+    def has_new_args(self) -> bool:
+        """Whether arguments were changed, and the path was not."""
+        return self._args is not None and self._args.changed and self.new_path is None
 
     @property
     def touched_context(self) -> dict[str, Any] | None:

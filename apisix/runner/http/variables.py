@@ -31,6 +31,7 @@ class ResponsePhaseRequest(Request):
     Args:
         id: the gateway's number of the call.
         link: the way to the gateway.
+        conf_token: of the conf that the call runs.
 
     Example:
         >>> def filter_response(self, request, response):
@@ -38,16 +39,22 @@ class ResponsePhaseRequest(Request):
         ...         response.headers["X-Path"] = request.path
     """
 
-    __slots__ = ("_id",)
+    __slots__ = ("_conf_token", "_id")
 
-    def __init__(self, id: int, link: Link) -> None:
+    def __init__(self, id: int, link: Link, conf_token: int = 0) -> None:
         super().__init__(_NO_CALL, link)
         self._id = id
+        self._conf_token = conf_token
 
     @property
     def id(self) -> int:
         """The gateway's number of this call; not the one that the request had in the request phase."""
         return self._id
+
+    @property
+    def conf_token(self) -> int:
+        """The token of the conf that this call runs."""
+        return self._conf_token
 
     @property
     def remote_addr(self) -> IPv4Address | IPv6Address:

@@ -25,7 +25,7 @@ from apisix.runner.http.answer import (
     stop_action,
 )
 from apisix.runner.http.link import GatewayError
-from apisix.runner.http.request import Request
+from apisix.runner.http.request import UPSTREAM_URI, Request
 from apisix.runner.http.response import Response
 from apisix.runner.http.variables import ResponsePhaseRequest
 from apisix.runner.plugin.chain import InThread
@@ -136,13 +136,14 @@ class Call:
         try:
             self.check()
             chain = self.phase_chain.chain
-            if chain.variables:
-                self.request.vars(*chain.variables)
+            names = chain.variables + self.variables_before()
+            if names:
+                self.request.vars(*names)
             chain.run(self.request, self.response)
-            name = self.needed_variable()
-            if name is not None:
+            names = self.variables_after()
+            if names:
                 try:
-                    self.request.var(name)
+                    self.request.vars(*names)
                 except GatewayError as error:
                     self.not_answered(error)
                     raise
@@ -159,16 +160,17 @@ class Call:
         try:
             self.check()
             chain = self.phase_chain.chain
-            if chain.variables:
+            names = chain.variables + self.variables_before()
+            if names:
                 self.request.in_coroutine = True
-                await self.request.read_vars(*chain.variables)
+                await self.request.read_vars(*names)
                 self.request.in_coroutine = False
             await chain.run_async(self.request, self.response, in_thread)
-            name = self.needed_variable()
-            if name is not None:
+            names = self.variables_after()
+            if names:
                 self.request.in_coroutine = True
                 try:
-                    await self.request.read_var(name)
+                    await self.request.read_vars(*names)
                 except GatewayError as error:
                     self.not_answered(error)
                     raise
@@ -185,12 +187,16 @@ class Call:
         if self.conf.failure is not None:
             raise self.conf.failure
 
-    def needed_variable(self) -> str | None:
-        """A variable that the answer needs, beyond what the plugins asked for."""
-        return None
+    def variables_before(self) -> tuple[str, ...]:
+        """Variables that are needed before the plugins run."""
+        return ()
+
+    def variables_after(self) -> tuple[str, ...]:
+        """Variables that the answer needs, beyond what the plugins asked for."""
+        return ()
 
     def not_answered(self, error: GatewayError) -> None:
-        """Learn from a gateway that did not answer `needed_variable`."""
+        """Learn from a gateway that did not answer `variables_after`."""
 
     def warn_once(self, problem: str) -> None:
         """Say once a conf what its plugins ask for in vain."""
@@ -278,9 +284,18 @@ class RequestCall(Call):
         self.response = Response()
         self.request = Request(message, self, conf.post_req)
 
-    def needed_variable(self) -> str | None:
-        """The request's id in the gateway, where there is a context to be found by it in the response phase."""
-        return "request_id" if self.request.touched_context else None
+    def variables_before(self) -> tuple[str, ...]:
+        """Whether the path is encoded, where that makes a difference."""
+        return (UPSTREAM_URI,) if self.conf.post_req and self.request.has_percent_sign else ()
+
+    def variables_after(self) -> tuple[str, ...]:
+        """What a context is found by in the response phase, and whether arguments need their path."""
+        names: tuple[str, ...] = ()
+        if self.request.touched_context:
+            names = ("request_id",)
+        if self.conf.post_req and not self.response.stopped and self.request.has_new_args:
+            names += (UPSTREAM_URI,)
+        return names
 
     def answer(self) -> bytes:
         """The answer's frame, from what the plugins did.
@@ -296,7 +311,7 @@ class RequestCall(Call):
             return encode_http_req_call_resp(self.id, stop_action(response))
         if response.new_status or response.raw_body is not None:
             self.warn_once("sets response.status_code or response.body and does not say self.stop(): neither is sent")
-        action = rewrite_action(self.request, response, self.version, self.conf.post_req)
+        action = rewrite_action(self.request, response, self.version)
         if action is not None and self.version is not None:
             for ignored in ignored_by(self.version, action):
                 self.warn_once(f"sets {ignored}, which this gateway ignores")
@@ -346,11 +361,11 @@ class ResponseCall(Call):
         super().__init__(connection, message.id, conf, conf.response, deadline, contexts)
         self.gateway = gateway
         self.response = Response(message, self)
-        self.request = ResponsePhaseRequest(message.id, self)
+        self.request = ResponsePhaseRequest(message.id, self, message.conf_token)
 
-    def needed_variable(self) -> str | None:
+    def variables_after(self) -> tuple[str, ...]:
         """The method, where the answer may be to a HEAD request: there a change needs a body to be kept."""
-        return "request_method" if self._wants_method() else None
+        return ("request_method",) if self._wants_method() else ()
 
     def not_answered(self, error: GatewayError) -> None:
         """This gateway is older than 3.0: do not ask it again."""
@@ -361,6 +376,7 @@ class ResponseCall(Call):
         return (
             self.gateway.answers_in_response_phase
             and response.raw_body is None
+            and not response.stopped
             and response.status_code not in NO_BODY_STATUSES
             and response_changed(response)
         )

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from apisix.runner.plugin.chain import Chain, Step, build_plugins
+from apisix.runner.plugin.chain import Chain, Step, build_plugins, tear_down
 from apisix.runner.plugin.errors import ConfError
 from apisix.runner.plugin.registry import REQUEST, RESPONSE, Registry
 from apisix.runner.server.lanes import Lane
@@ -74,7 +74,7 @@ class PhaseChain:
 class PreparedConf:
     """One conf, ready for calls."""
 
-    __slots__ = ("_phases", "_plugins", "failure", "key", "post_req", "request", "response", "token", "used", "warned")
+    __slots__ = ("_plugins", "failure", "key", "post_req", "request", "response", "token", "used", "warned")
 
     def __init__(self, token: int, key: RouteKey, conf: Sequence[Pair], registry: Registry) -> None:
         self.token = token
@@ -86,6 +86,7 @@ class PreparedConf:
         self._plugins = build_plugins(conf, registry)
         for name, definition, _ in self._plugins:
             if key.phase is not None and key.phase not in definition.phases:
+                tear_down(self._plugins)
                 method = "filter" if key.phase == REQUEST else "filter_response"
                 raise ConfError(name, f"has no {method}: it cannot run in {key.plugin}; it is in {definition.origin}")
         self.request = self._chain(REQUEST)
@@ -101,11 +102,7 @@ class PreparedConf:
 
     def teardown(self) -> None:
         """Tell the plugins that the conf goes."""
-        for name, _, instance in self._plugins:
-            try:
-                instance.teardown()
-            except Exception:
-                log.exception("route %s plugin %r: teardown failed", self.key.route, name)
+        tear_down(self._plugins)
 
 
 class FailedConf(PreparedConf):
