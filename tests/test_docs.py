@@ -14,6 +14,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,7 @@ from apisix.runner.gateway.schema import check_route
 from apisix.runner.gateway.versions import Version
 from apisix.runner.plugin.discovery import PACKAGED_FOLDER, load_plugins
 from apisix.runner.server import control
+from apisix.runner.server.store import open_store
 
 PROJECT = Path(__file__).parent.parent
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
@@ -255,6 +257,9 @@ class Dev:
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(SECONDS) == 0
         self._reader.join(SECONDS)
+        store = open_store(self.socket)
+        assert store is not None
+        shutil.rmtree(store.folder)
 
 
 def _merged_routes() -> str:
