@@ -9,15 +9,16 @@ STAMP := $(VENV)/.apisix-runner-$(firstword $(shell pwd -P | cksum))
 FUZZ_MUTATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev test lint fuzz bench clean
+.PHONY: help install dev test lint fuzz bench dist clean
 
 help:
 	@echo "make install   install the runner, ready to be started by APISIX"
 	@echo "make dev       try it: runner, gateway and upstream in one command, no APISIX needed"
 	@echo "make test      all tests, with coverage"
 	@echo "make lint      ruff, mypy, layers"
-	@echo "make fuzz      mutated frames against the wire codec (FUZZ_MUTATIONS=$(FUZZ_MUTATIONS))"
+	@echo "make fuzz      mutated frames against both codecs, then with sanitizers (FUZZ_MUTATIONS=$(FUZZ_MUTATIONS))"
 	@echo "make bench     CPU per request and throughput"
+	@echo "make dist      a source distribution, a pure wheel, and a compiled one for this platform"
 	@echo "make clean     remove what the others made, .venv included"
 
 install: $(STAMP)-install
@@ -40,25 +41,38 @@ lint: $(STAMP)-dev
 
 fuzz: $(STAMP)-dev
 	FUZZ_MUTATIONS=$(FUZZ_MUTATIONS) $(RUN) -m pytest tests/wire -k fuzz
+	$(RUN) -m tests.wire.sanitized $(FUZZ_MUTATIONS)
 
 bench: $(STAMP)-dev
 	$(RUN) benchmarks/run.py
 
+dist: $(STAMP)-dev
+	rm -rf dist
+	$(RUN) -m build --sdist
+	APISIX_RUNNER_PURE=1 $(PIP) wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
+	APISIX_RUNNER_PURE=0 $(PIP) wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
+	@ls dist
+
 clean:
+	rm -f apisix/runner/wire/_speedups.*.so
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* htmlcov benchmarks/build
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 PIP = $(RUN) -m pip --disable-pip-version-check
 
-$(STAMP)-install: pyproject.toml | $(RUN)
+BUILT_FROM = pyproject.toml setup.py apisix/runner/wire/_speedups.pyx
+
+$(STAMP)-install: $(BUILT_FROM) | $(RUN)
 	@echo "Installing the runner into $(VENV) ..."
 	@$(PIP) install --quiet --editable '.[all]'
+	@$(RUN) -m apisix.runner --version
 	@touch $@
 
-$(STAMP)-dev: pyproject.toml | $(RUN)
+$(STAMP)-dev: $(BUILT_FROM) | $(RUN)
 	@echo "Installing the runner and its development tools into $(VENV) ..."
 	@$(PIP) install --quiet --editable '.[dev]'
+	@$(RUN) -m apisix.runner --version
 	@touch $@ $(STAMP)-install
 
 OTHER_PYTHON = or name another: make PYTHON=/path/to/python3

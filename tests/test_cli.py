@@ -10,6 +10,7 @@ import pytest
 
 from apisix.runner import __version__, cli, config
 from apisix.runner.config import Settings
+from apisix.runner.wire.codec import CODEC
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 
@@ -139,8 +140,10 @@ class TestDev:
 
 
 class TestGroup:
-    def test_version(self) -> None:
-        assert run("--version").stdout == f"apisix-runner {__version__}\n"
+    def test_version_tells_the_codec(self) -> None:
+        assert run("--version").stdout.startswith(f"apisix-runner {__version__}, codec: {CODEC}")
+        pure = run("--version", APISIX_RUNNER_PURE="1").stdout
+        assert pure == f"apisix-runner {__version__}, codec: pure (APISIX_RUNNER_PURE is 1)\n"
 
     def test_help_lists_the_commands(self) -> None:
         shown = run("--help").stdout

@@ -33,8 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(StartError.exit_code)
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from apisix.runner.wire.codec import CODEC, WHY_PURE
+
+        click.echo(f"apisix-runner {__version__}, codec: {CODEC}" + (f" ({WHY_PURE})" if WHY_PURE else ""))
+        context.exit()
+
+
 @click.group(context_settings={"max_content_width": 120})
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version, and which codec runs.",
+)
 def group() -> None:
     """Runs plugins for Apache APISIX that are written in Python."""
 

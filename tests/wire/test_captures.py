@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.wire import oracle
-from tests.wire.codec import decode, encode
+from tests.wire.codec import Codec
 from tests.wire.oracle import Values
 from tests.wire.recorded import SHORTENED, WHOLE, Recorded, Shortened
 
@@ -54,23 +54,24 @@ exchanges = pytest.mark.parametrize("frames", EXCHANGES.values(), ids=EXCHANGES)
 
 
 @exchanges
-def test_recorded_frames_decode_to_their_views(frames: list[Recorded]) -> None:
-    assert [view(name, decode(name, frame)) for _, name, frame, _ in frames] == [recorded.view for recorded in frames]
+def test_recorded_frames_decode_to_their_views(codec: Codec, frames: list[Recorded]) -> None:
+    seen = [view(name, codec.decode(name, frame)) for _, name, frame, _ in frames]
+    assert seen == [recorded.view for recorded in frames]
 
 
 @exchanges
-def test_recorded_messages_survive_our_encoder(frames: list[Recorded]) -> None:
+def test_recorded_messages_survive_our_encoder(codec: Codec, frames: list[Recorded]) -> None:
     for _, name, recorded, _ in frames:
-        values = decode(name, recorded)
-        frame = encode(name, values)
+        values = codec.decode(name, recorded)
+        frame = codec.encode(name, values)
         oracle.verify(name, frame)
         assert oracle.read(name, frame) == values
 
 
 @pytest.mark.parametrize("shortened", SHORTENED, ids=lambda shortened: shortened.where)
-def test_a_shortened_frame_is_whole_again_with_the_body_that_its_client_saw(shortened: Shortened) -> None:
+def test_a_shortened_frame_is_whole_again_with_the_body_that_its_client_saw(codec: Codec, shortened: Shortened) -> None:
     # The capture keeps the first 100 bytes, and says that the client saw 2^20 bytes; the kept ones are all "y".
     assert int.from_bytes(shortened.beginning[1:4], "big") + 4 == shortened.size
     frame = shortened.beginning.ljust(shortened.size, b"y")
-    values = decode(shortened.name, frame)
+    values = codec.decode(shortened.name, frame)
     assert values["action"] == ("HTTPReqCall.Stop", {"status": 200, "headers": None, "body": b"y" * 2**20})

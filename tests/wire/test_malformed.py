@@ -9,7 +9,7 @@ from struct import pack
 import pytest
 
 from apisix.runner.wire.frame import WireError, pack_frame
-from tests.wire.codec import NAMES, decode, encode
+from tests.wire.codec import NAMES, Codec
 from tests.wire.oracle import full
 
 
@@ -46,10 +46,10 @@ def entry(distance: int, name: int, value: int | None, *behind: int | tuple[int,
 TOKEN = body(4, -8, 9, (6, 8), (4, 0))  # table at 8, its field at 12, its vtable at 16
 
 
-def test_the_forms_below_are_sound_before_they_are_broken() -> None:
-    assert decode("PrepareConf.Resp", TOKEN) == {"conf_token": 9}
-    assert decode("PrepareConf.Req", entry(8, 8, 12, text(b"abc"), text(b"v")))["conf"] == [(b"abc", b"v")]
-    assert decode("PrepareConf.Req", entry(8, 4, None, text(b"abc")))["conf"] == [(b"abc", None)]
+def test_the_forms_below_are_sound_before_they_are_broken(codec: Codec) -> None:
+    assert codec.decode("PrepareConf.Resp", TOKEN) == {"conf_token": 9}
+    assert codec.decode("PrepareConf.Req", entry(8, 8, 12, text(b"abc"), text(b"v")))["conf"] == [(b"abc", b"v")]
+    assert codec.decode("PrepareConf.Req", entry(8, 4, None, text(b"abc")))["conf"] == [(b"abc", None)]
 
 
 CASES: dict[str, tuple[str, bytes, str, int, str]] = {
@@ -250,9 +250,11 @@ CASES: dict[str, tuple[str, bytes, str, int, str]] = {
 
 
 @pytest.mark.parametrize(("name", "frame", "field", "offset", "problem"), CASES.values(), ids=CASES)
-def test_a_broken_rule_is_one_error(name: str, frame: bytes, field: str, offset: int, problem: str) -> None:
+def test_a_broken_rule_is_one_error(
+    codec: Codec, name: str, frame: bytes, field: str, offset: int, problem: str
+) -> None:
     with pytest.raises(WireError) as raised:
-        decode(name, frame)
+        codec.decode(name, frame)
     assert (raised.value.field, raised.value.offset) == (field, offset)
     assert problem in raised.value.problem
     assert str(raised.value) == f"{field} at offset {offset}: {raised.value.problem}"
@@ -260,31 +262,31 @@ def test_a_broken_rule_is_one_error(name: str, frame: bytes, field: str, offset:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_frame_cut_off_anywhere_is_an_error_or_lacks_only_padding(name: str) -> None:
+def test_a_frame_cut_off_anywhere_is_an_error_or_lacks_only_padding(codec: Codec, name: str) -> None:
     values = full(name, 7, 3)
-    frame = encode(name, values)
+    frame = codec.encode(name, values)
     for size in range(len(frame)):
         try:
-            decoded = decode(name, frame[:size])
+            decoded = codec.decode(name, frame[:size])
         except WireError:
             continue
         assert decoded == values
         assert not frame[size:].strip(b"\0")
 
 
-def test_a_table_may_be_longer_than_we_know() -> None:
+def test_a_table_may_be_longer_than_we_know(codec: Codec) -> None:
     frame = body(4, -52, *range(1, 13), (28, 52), tuple(range(4, 52, 4)))
-    assert decode("PrepareConf.Resp", frame) == {"conf_token": 1}
+    assert codec.decode("PrepareConf.Resp", frame) == {"conf_token": 1}
 
 
-def test_an_entry_may_be_longer_than_we_know() -> None:
+def test_an_entry_may_be_longer_than_we_know(codec: Codec) -> None:
     entries = conf(1, 16, (10, 20, 12, 16, 4, 0), 12, 7, 7, 8, 12, text(b"abc"), text(b"v"))
-    assert decode("PrepareConf.Req", entries)["conf"] == [(b"abc", b"v")]
+    assert codec.decode("PrepareConf.Req", entries)["conf"] == [(b"abc", b"v")]
 
 
-def test_a_union_type_of_none_is_no_action() -> None:
-    assert decode("HTTPReqCall.Resp", body(4, -8, 0, (8, 8, 0, 4))) == {"id": 0, "action": None}
+def test_a_union_type_of_none_is_no_action(codec: Codec) -> None:
+    assert codec.decode("HTTPReqCall.Resp", body(4, -8, 0, (8, 8, 0, 4))) == {"id": 0, "action": None}
 
 
-def test_an_unknown_error_code_is_handed_on() -> None:
-    assert decode("Err.Resp", body(4, -8, 200, (6, 8, 4, 0))) == {"code": 200}
+def test_an_unknown_error_code_is_handed_on(codec: Codec) -> None:
+    assert codec.decode("Err.Resp", body(4, -8, 200, (6, 8, 4, 0))) == {"code": 200}

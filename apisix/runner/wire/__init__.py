@@ -1,6 +1,7 @@
 """Bytes to messages and back: the gateway's ext-plugin protocol.
 
 No I/O, no clock, and nothing of ours is imported here. `frame` cuts the byte stream into frames, `flatbuf` reads
-FlatBuffers with every offset checked, `flatbuf_writer` writes them, `messages` knows the schema (apache/apisix
-`ext-plugin.fbs`).
+FlatBuffers with every offset checked, `flatbuf_writer` writes them. `schema` has the messages (apache/apisix
+`ext-plugin.fbs`), `pure` reads and writes them, `_speedups` does the hot ones compiled, where it was built; `messages`
+is all of it together, the faster one chosen by `codec`.
 """
