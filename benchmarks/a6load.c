@@ -1,13 +1,14 @@
 /* a6load: closed-loop load generator for the APISIX ext-plugin protocol over a unix socket.
  *
- *   a6load [-i INFO.bin] SOCK PREPARE.bin CALL.bin TOKEN_OFFSET CONNS SECONDS [SERVER_PID...]
+ *   a6load [-i INFO.bin] [-t TOKENS.bin] SOCK PREPARE.bin CALL.bin TOKEN_OFFSET CONNS SECONDS [SERVER_PID...]
  *
  * PREPARE.bin and CALL.bin are whole frames (4-byte header included). The conf token that the answer
- * to PREPARE carries is written, little-endian, at TOKEN_OFFSET of CALL. The first answer to CALL is
- * the reference: an answer of another type or length counts as bad. Whenever the server asks for extra
- * information in the middle of a call, INFO is the answer. The first tenth of the run is warm-up. With
- * server pids given, their CPU time per request is printed too (user + system; name
- * every process of the server, since children are not followed).
+ * to PREPARE carries is written, little-endian, at TOKEN_OFFSET of CALL. With TOKENS, which holds tokens
+ * of four bytes each, the calls go through those instead, one after the other. The first answer to CALL, on
+ * a connection of its own, is the reference: an answer of another type or length counts as bad. Whenever the
+ * server asks for extra information in the middle of a call, INFO is the answer. The first tenth of the run
+ * is warm-up. With server pids given, their CPU time per request is printed too (user + system; name every
+ * process of the server, since children are not followed).
  *
  * Exit status: 0, or 1 with bad answers, 2 on a usage or socket error, 3 when the server closed or
  * answered with an error frame.
@@ -41,6 +42,8 @@ struct conn {
 static unsigned histogram[BUCKETS];
 static unsigned char *info; /* the answer to a question for extra information, if one was given */
 static size_t info_len;
+static unsigned char *tokens; /* the conf tokens to go through, if any were given */
+static size_t tokens_len, next_token;
 
 static double now(void) {
   struct timespec t;
@@ -101,6 +104,14 @@ static size_t get_frame(int fd, unsigned char *b) {
   return got;
 }
 
+static void put_call(int fd, unsigned char *call, size_t n, size_t token_offset) {
+  if (tokens) {
+    memcpy(call + token_offset, tokens + next_token, 4);
+    next_token = (next_token + 4) % tokens_len;
+  }
+  put(fd, call, n);
+}
+
 static uint32_t u32(const unsigned char *p) { return p[0] | p[1] << 8 | p[2] << 16 | (uint32_t)p[3] << 24; }
 static uint16_t u16(const unsigned char *p) { return p[0] | p[1] << 8; }
 
@@ -129,9 +140,14 @@ static double quantile(unsigned long total, double q) {
 }
 
 int main(int argc, char **argv) {
-  if (argc > 2 && !strcmp(argv[1], "-i")) info = slurp(argv[2], &info_len), argv += 2, argc -= 2;
+  for (; argc > 2 && argv[1][0] == '-'; argv += 2, argc -= 2) {
+    if (!strcmp(argv[1], "-i")) info = slurp(argv[2], &info_len);
+    if (!strcmp(argv[1], "-t")) tokens = slurp(argv[2], &tokens_len), tokens_len -= tokens_len % 4;
+    if (tokens && !tokens_len) die(2, "no tokens");
+  }
   if (argc < 7) {
-    fprintf(stderr, "usage: a6load [-i INFO.bin] SOCK PREPARE.bin CALL.bin TOKEN_OFFSET CONNS SECONDS [SERVER_PID...]\n");
+    fprintf(stderr, "usage: a6load [-i INFO.bin] [-t TOKENS.bin] SOCK PREPARE.bin CALL.bin TOKEN_OFFSET CONNS SECONDS "
+                    "[SERVER_PID...]\n");
     return 2;
   }
   size_t prepare_len, call_len, offset = atol(argv[4]);
@@ -147,7 +163,9 @@ int main(int argc, char **argv) {
   unsigned char *table = b + 4 + u32(b + 4), *vtable = table - (int32_t)u32(table);
   unsigned field = u16(vtable) > 4 ? u16(vtable + 4) : 0;
   memcpy(call + offset, &(uint32_t){field ? u32(table + field) : 0}, 4);
-  put(fd, call, call_len);
+  close(fd);
+  fd = dial(argv[1]);
+  put_call(fd, call, call_len, offset);
   size_t want = get_frame(fd, b);
   unsigned char want_type = b[0];
   if (want_type == 0) return fprintf(stderr, "a6load: the call was answered with an error frame\n"), 3;
@@ -165,7 +183,7 @@ int main(int argc, char **argv) {
   }
   double start = now(), end = start + seconds, warm = start + seconds * 0.1, t = start, t0 = 0, cpu0 = 0;
   unsigned long done = 0, bad = 0;
-  for (int i = 0; i < n_conns; i++) conns[i].sent = now(), put(conns[i].fd, call, call_len);
+  for (int i = 0; i < n_conns; i++) conns[i].sent = now(), put_call(conns[i].fd, call, call_len, offset);
   struct epoll_event ev[256];
   while (t < end) {
     int k = epoll_wait(ep, ev, 256, 100);
@@ -187,7 +205,7 @@ int main(int argc, char **argv) {
       unsigned us = (q - c->sent) * 1e6;
       if (t0) done++, histogram[us < BUCKETS ? us : BUCKETS - 1]++;
       c->got = 0, c->sent = q;
-      put(c->fd, call, call_len);
+      put_call(c->fd, call, call_len, offset);
     }
   }
   double elapsed = now() - t0, cpu = cpu_seconds(n_pids, argv + 7) - cpu0;
