@@ -66,14 +66,14 @@ class Listener:
                 os.chown(temporary, -1, self._group_id(settings.group))
             temporary.chmod(settings.mode)
             self.socket.listen(BACKLOG)
-            self._inode = _inode_of(temporary)
-            self._temporary = temporary
-            if not has_predecessor:
-                self.publish()
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise self._wrong(f"cannot listen there: {error.strerror}; check the folder's permissions") from None
+        self._inode = _inode_of(temporary)
+        self._temporary = temporary
+        if not has_predecessor:
+            self.publish()
 
     @property
     def is_published(self) -> bool:
@@ -84,10 +84,14 @@ class Listener:
         """Take the path, from a predecessor if there is one.
 
         Raises:
-            OSError: somebody has removed the socket, or the folder.
+            StartError: the path cannot be taken.
         """
         if self._temporary is not None:
-            self._temporary.rename(self.path)
+            try:
+                self._temporary.rename(self.path)
+            except OSError as error:
+                self.remove()
+                raise self._wrong(f"cannot be taken: {error.strerror}; check the folder's permissions") from None
             self._temporary = None
 
     def _group_id(self, name: str) -> int:

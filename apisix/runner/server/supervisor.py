@@ -46,6 +46,8 @@ PUBLISH_SECONDS = 3.0  # after which the path is taken, even if the workers are 
 FIRST_PAUSE = 0.5  # seconds before a worker that failed early is replaced; doubles up to MOST_PAUSE
 MOST_PAUSE = 10.0
 LIVED_LONG_ENOUGH = 5.0  # seconds after which a death is no crash loop
+HANDED_OVER_TICK = 5  # milliseconds between two looks whether old workers have handed over
+HANDED_OVER_SECONDS = 2.0  # after which a reload counts as done although one has not
 START_SECONDS = 60.0  # that a worker may take to load the plugins
 ROUND = 1.0  # seconds between two looks at the workers' rows
 KILL_AFTER = 3.0  # seconds that workers have which are to end quickly: more than they give their calls
@@ -78,6 +80,8 @@ class Supervisor:
         self._restarts = 0
         self._watcher = 0
         self._told_ready = False
+        self._handing_over: list[Process] = []
+        self._handed_over_by = 0.0
         self._leaving = False
         self._signals, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
@@ -103,7 +107,7 @@ class Supervisor:
         next_round = time.monotonic() + ROUND
         self._fill()
         while len(self._processes) or not self._ending:
-            for fd, _ in self._poll.poll(ROUND * 1000):
+            for fd, _ in self._poll.poll(HANDED_OVER_TICK if self._handing_over else ROUND * 1000):
                 if fd == self._signals:
                     for received in os.read(fd, 64):
                         self._obey(received)
@@ -118,6 +122,8 @@ class Supervisor:
             if time.monotonic() >= next_round:
                 next_round = time.monotonic() + ROUND
                 self._look_round()
+            if self._handing_over:
+                self._look_at_handover()
             if not self._ending:
                 self._fill()
             elif self._leaving:
@@ -172,7 +178,7 @@ class Supervisor:
 
     def _publish(self) -> None:
         """Take the path over from the runner that was there before."""
-        if not self._listener.is_published:
+        if not self._listener.is_published and not self._ending:
             self._handover.publish()
             self._listener.publish()
             log.info("took over %s", self._listener.path)
@@ -267,6 +273,15 @@ class Supervisor:
             self._pause, self._start_at = FIRST_PAUSE, 0.0
             for process in old:
                 self._processes.retire(process)
+            self._handing_over = old
+            self._handed_over_by = time.monotonic() + HANDED_OVER_SECONDS
+
+    def _look_at_handover(self) -> None:
+        """Say that the new code serves once no old worker has an idle connection, which it would answer on."""
+        there = self._processes.all()
+        old = [one for one in self._handing_over if one in there and self._processes.row(one).accepting]
+        if not old or time.monotonic() > self._handed_over_by:
+            self._handing_over = []
             log.info("reloaded: generation %d serves", self._generation)
             self._rolled(Answer(True, f"generation {self._generation} serves"))
 
