@@ -162,6 +162,7 @@ class Poller:
         self._entrance.close()
         log.info("draining: %d connections, %d open calls", len(self._connections), self.open_calls)
         self._hand_over_idle()
+        self._share()  # not accepting any more, which says that the idle ones are handed over
         self._check_drained()
 
     def _hand_over_idle(self) -> None:
