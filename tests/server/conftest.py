@@ -1,6 +1,8 @@
 """Runners for the tests of a module, and for one test."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -8,13 +10,42 @@ from tests.server.connections import Connection
 from tests.server.processes import Runner, Start
 
 
+class Spares:
+    """Runners that start while the test before runs: half the time of a test would be the start of its runner."""
+
+    def __init__(self) -> None:
+        self._uses: Counter[str] = Counter()
+        self._spares: dict[str, Runner] = {}
+
+    def take(self, arguments: Sequence[Any], keywords: dict[str, Any]) -> Runner:
+        """A runner with these arguments; from the second one on, the next is started too."""
+        key = repr((arguments, keywords))
+        runner = self._spares.pop(key, None) or Runner(*arguments, **keywords)
+        self._uses[key] += 1
+        if self._uses[key] > 1 and "socket_path" not in keywords:
+            self._spares[key] = Runner(*arguments, **keywords)
+        return runner
+
+    def stop(self) -> None:
+        """End those that no test took."""
+        for runner in self._spares.values():
+            runner.stop()
+
+
+@pytest.fixture(scope="module")
+def spares() -> Iterator[Spares]:
+    found = Spares()
+    yield found
+    found.stop()
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(spares: Spares) -> Iterator[Start]:
     """Starts runners for one test (arguments as `Runner`), waits until they accept, and ends them afterwards."""
     runners: list[Runner] = []
 
-    def start_one(*arguments: object, **keywords: object) -> Runner:
-        runner = Runner(*arguments, **keywords)  # type: ignore[arg-type]
+    def start_one(*arguments: Any, **keywords: Any) -> Runner:
+        runner = spares.take(arguments, keywords)
         runners.append(runner)
         return runner.wait_until_ready()
 

@@ -109,6 +109,7 @@ class Worker:
     def run(self) -> int:
         """Serve until told to end. Returns the exit code."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        sys.dont_write_bytecode = True  # its cache tells files saved twice within a second apart by their size alone
         registry = load_plugins(self._settings.plugins.paths)
         self._take_signals()  # again: a plugin's file may have taken them
         problems = [str(problem) for problem in registry.problems]
