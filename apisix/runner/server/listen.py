@@ -13,6 +13,7 @@ Rules that live here:
 """
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
@@ -28,6 +29,7 @@ from apisix.runner.server.notify import passed_socket
 
 BACKLOG = 1024
 LONGEST_PATH = 107  # bytes of sun_path on Linux, its terminator apart
+_NOT_TO_CONNECT = {errno.EPROTOTYPE: "of another kind", errno.EACCES: "of another user"}
 
 
 class Listener:
@@ -121,15 +123,25 @@ class Listener:
         if not stat.S_ISSOCK(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "a file"
             raise self._wrong(f"expected a socket or nothing, there is {kind}; remove it or choose another path")
+        listener = self._who_listens()
+        if listener is None or self.managed:
+            return listener is not None
+        raise self._wrong(f"a live runner listens there{listener}; stop it or choose another path")
+
+    def _who_listens(self) -> str | None:
+        """Who listens on the socket that is there, for a message; None where nobody does."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # a full backlog is an error then, and nothing to wait for
             try:
                 probe.connect(os.fsencode(self.path))
-            except OSError:
-                return False  # stale: nobody listens
-            if self.managed:
-                return True
-            pid = peer_of(probe)[0]
-        raise self._wrong(f"a live runner listens there (pid {pid}); stop it or choose another path")
+            except BlockingIOError:
+                return " and is too busy to accept"
+            except (ConnectionRefusedError, FileNotFoundError):
+                return None
+            except OSError as error:
+                kind = _NOT_TO_CONNECT.get(error.errno or 0, f"that cannot be connected to ({error.strerror})")
+                raise self._wrong(f"there is a socket {kind}; remove it or choose another path") from None
+            return f" (pid {peer_of(probe)[0]})"
 
     def is_ours(self) -> bool:
         """Whether the path is still our socket."""
