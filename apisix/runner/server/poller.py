@@ -485,11 +485,11 @@ class Poller:
         self._check_drained()
 
     def _close(self, connection: Connection) -> None:
+        connection.close()  # first: until then the gateway may send in vain
         if connection.held:
             self._pending_bytes -= connection.held
             connection.pieces = None
         connection.registered = False
         self._forget(connection)
-        connection.close()
         self._share()
         self._check_drained()
