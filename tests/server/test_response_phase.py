@@ -78,7 +78,7 @@ def prepare(gateway: Connection, *conf: Pair) -> int:
 def test_a_response_that_no_plugin_changed_keeps_all_its_headers(gateway: Connection) -> None:
     answer = response_of(gateway.response_call(prepare(gateway, ("looks", "")), headers=UPSTREAM, id=0))
     assert (answer.id, answer.status, answer.headers, answer.body) == (0, 0, UPSTREAM, None)
-    assert gateway.asked == []
+    assert gateway.asked_names == ["request_method"], "whether it is a response to HEAD"
 
 
 @pytest.mark.parametrize("name", ["sets", "sets_async"])
@@ -149,6 +149,11 @@ def test_a_changed_response_to_head_is_not_fetched_a_second_time(gateway: Connec
     answer = response_of(gateway.response_call(token, HEAD, headers=headers))
     assert answer.body
     assert ("Content-Length", "17") in (answer.headers or ()), "HEAD tells what GET would have"
+
+
+def test_a_response_to_head_that_no_plugin_changes_is_not_fetched_a_second_time(gateway: Connection) -> None:
+    answer = response_of(gateway.response_call(prepare(gateway, ("looks", "")), HEAD, headers=UPSTREAM))
+    assert (answer.status, answer.headers, bool(answer.body)) == (0, UPSTREAM, True)
 
 
 def test_a_gateway_too_old_for_variables_in_this_phase_is_asked_once(start: Start) -> None:

@@ -56,10 +56,9 @@ PLACEHOLDER = b"\n"
 """The least body that the gateway takes for one."""
 
 
-def response_changed(response: Response) -> bool:
-    """Whether anything about an upstream's response was changed."""
-    headers = response.touched_headers
-    return bool(response.new_status or response.raw_body is not None or (headers is not None and headers.changed))
+def has_no_body(response: Response) -> bool:
+    """Whether the status says that there is no body: the upstream's, or the one that was set."""
+    return response.status_code in NO_BODY_STATUSES or response.upstream_status in NO_BODY_STATUSES
 
 
 def response_parts(response: Response, method: str | None) -> tuple[int, list[Pair], bytes | None]:
@@ -68,7 +67,8 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[Pa
     All headers are sent, changed or not: with none the gateway drops Content-Type and nine others, and one alone
     would replace them all. Where the client gets no body anyway (204, 304, HEAD) a placeholder keeps the gateway
     from calling the upstream a second time, whose answer would win over this one (ext-plugin-post-resp.lua). So it does
-    where a plugin set the body to empty, or stopped without one: the gateway would send the upstream's, which the plugin took away.
+    where a plugin set the body to empty, or stopped without one: the gateway would send the upstream's, which the
+    plugin took away.
 
     Args:
         response: as the plugins left it.
@@ -83,7 +83,7 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[Pa
     if body is not None:
         left_out = left_out | {"content-length", "content-encoding"}
         body = body or PLACEHOLDER
-    elif response.status_code in NO_BODY_STATUSES:
+    elif has_no_body(response):
         left_out = left_out | {"content-length"}
         body = PLACEHOLDER
     elif method == "HEAD":

@@ -148,6 +148,11 @@ class Response:
         return self._raw
 
     @property
+    def upstream_status(self) -> int:
+        """The upstream's status in the response phase, 0 in the request phase."""
+        return 0 if self._call is None else self._call.status
+
+    @property
     def new_status(self) -> int:
         """The status that was set, 0 where none was."""
         return self._status

@@ -15,11 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from apisix.runner.http.answer import (
-    NO_BODY_STATUSES,
     Version,
+    has_no_body,
     ignored_by,
     ignored_in_response,
-    response_changed,
     response_parts,
     rewrite_action,
     stop_action,
@@ -364,7 +363,7 @@ class ResponseCall(Call):
         self.request = ResponsePhaseRequest(message.id, self, message.conf_token)
 
     def variables_after(self) -> tuple[str, ...]:
-        """The method, where the answer may be to a HEAD request: there a change needs a body to be kept."""
+        """The method, where the answer may be to a HEAD request: that needs a body, see `response_parts`."""
         return ("request_method",) if self._wants_method() else ()
 
     def not_answered(self, error: GatewayError) -> None:
@@ -377,8 +376,7 @@ class ResponseCall(Call):
             self.gateway.answers_in_response_phase
             and response.raw_body is None
             and not response.stopped
-            and response.status_code not in NO_BODY_STATUSES
-            and response_changed(response)
+            and not has_no_body(response)
         )
 
     def answer(self) -> bytes:
