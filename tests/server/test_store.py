@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apisix.runner.server.store import MAGIC, Store, open_store
+from apisix.runner.server.store import MAGIC, Store, open_store, remove_unused
 
 SOCKET = Path("/run/runner.sock")
 
@@ -160,3 +160,17 @@ def test_what_was_not_touched_for_long_goes(store: Store) -> None:
     store.sweep(50)
     assert store.read(1) is None
     assert store.read(2) == b"conf"
+
+
+def test_stores_of_other_sockets_go_when_no_runner_has_used_them_for_a_day(tmp_path: Path) -> None:
+    own, unused, used = (open_store(Path(f"/run/{name}.sock"), (tmp_path,)) for name in ("own", "unused", "used"))
+    assert own is not None
+    assert unused is not None
+    assert used is not None
+    unused.write(7, b"conf")
+    yesterday = time.time() - 100_000
+    for store in (own, unused, used):
+        os.utime(store.folder, (yesterday, yesterday))
+    used.sweep(3600)
+    remove_unused(own)
+    assert (own.folder.exists(), unused.folder.exists(), used.folder.exists()) == (True, False, True)

@@ -6,6 +6,7 @@ Rules that live here:
 - A conf is one file, named by its token, written whole under another name and then linked to its own with link(2):
   the first one wins, in whichever process, and nobody reads half a file.
 - What is used is touched; what was not touched for twice APISIX_CONF_EXPIRE_TIME is removed.
+- A store that no runner has used for a day is removed by the next runner that starts, on whichever socket.
 - Without a store (full, read-only, not ours) the worker goes on from memory and says so once. A file that is damaged
   or of another version is as good as absent.
 """
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import stat
 import tempfile
 import time
@@ -23,6 +25,7 @@ log = logging.getLogger("apisix.runner.store")
 
 MAGIC = b"apisix-runner conf 1\n"
 DIGEST_SIZE = 16
+UNUSED_SECONDS = 86400.0
 _PARENTS = (Path("/dev/shm"), Path(tempfile.gettempdir()))
 
 
@@ -97,8 +100,10 @@ class Store:
             os.utime(self._path(token))
 
     def sweep(self, keep: float) -> None:
-        """Remove what was not touched for `keep` seconds."""
+        """Remove what was not touched for `keep` seconds, and say that the store itself is in use."""
         oldest = time.time() - keep
+        with contextlib.suppress(OSError):
+            os.utime(self.folder)
         with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
@@ -139,6 +144,22 @@ def open_store(socket_path: Path, parents: tuple[Path, ...] = _PARENTS) -> Store
         return Store(folder)
     log.error("confs are kept in memory only, no folder for them can be had (%s)", "; ".join(reasons) or "none exists")
     return None
+
+
+def remove_unused(store: Store, keep: float = UNUSED_SECONDS) -> None:
+    """Remove the stores of other sockets that no runner has used for `keep` seconds.
+
+    Args:
+        store: one's own, which is left, and beside which the others are.
+        keep: seconds.
+    """
+    oldest = time.time() - keep
+    with contextlib.suppress(OSError), os.scandir(store.folder.parent) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                is_unused = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < oldest
+                if is_unused and entry.name != store.folder.name:
+                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _make_private(folder: Path) -> None:

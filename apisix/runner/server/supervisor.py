@@ -27,7 +27,7 @@ from apisix.runner.server.handover import Handover
 from apisix.runner.server.listen import Listener, user_ids
 from apisix.runner.server.notify import notify
 from apisix.runner.server.processes import Process, Processes, memory_of
-from apisix.runner.server.store import open_store
+from apisix.runner.server.store import open_store, remove_unused
 from apisix.runner.server.watcher import start_watcher
 from apisix.runner.server.worker import SHOW_STACKS, Report
 
@@ -87,6 +87,8 @@ class Supervisor:
         self._poll = select.poll()
         self._control = Control(listener.path, self._poll)
         store = open_store(listener.path)
+        if store is not None:
+            remove_unused(store)
         self._handover = Handover(store.folder if store is not None else None)
         self._processes = Processes(settings, listener, self._handover, self._poll, self._become_child)
         if listener.is_published:
