@@ -26,13 +26,13 @@ class Handover:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self.receiver, self.sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._path = self._temporary = None if folder is None else folder / "handover"
         self._inode: tuple[int, int] | None = None
         if folder is not None:
             self._bind(folder / f".handover.{os.getpid():x}")
         self.receiver.setblocking(False)
-        self.sender.settimeout(SEND_SECONDS)
+        self._sender.settimeout(SEND_SECONDS)
 
     def _bind(self, temporary: Path) -> None:
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -50,8 +50,8 @@ class Handover:
             self._path = None
             return
         self.receiver.close()
-        self.sender.close()
-        self.receiver, self.sender, self._temporary = receiver, sender, temporary
+        self._sender.close()
+        self.receiver, self._sender, self._temporary = receiver, sender, temporary
 
     def publish(self) -> None:
         """Be the one to hand over to, for the runner that was on the path before."""
@@ -59,18 +59,26 @@ class Handover:
             with contextlib.suppress(OSError):
                 self._temporary.rename(self._path)
 
-    def to_next(self) -> socket.socket | None:
-        """Where the next runner on the path takes connections; None where it does not, or there is none."""
+    def give(self, fd: int) -> None:
+        """Give a connection to a worker of this runner.
+
+        Raises:
+            OSError: none takes it.
+        """
+        socket.send_fds(self._sender, [b"c"], [fd])
+
+    def give_to_next(self, fd: int) -> None:
+        """Give a connection to a worker of the runner that is on the path now: the next one, or one after that.
+
+        Raises:
+            OSError: none takes it.
+        """
         if self._path is None or _inode_of(self._path) in (None, self._inode):
-            return None
-        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
+            raise FileNotFoundError("there is no other runner")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(SEND_SECONDS)
             sender.connect(os.fsencode(self._path))
-        except OSError:
-            sender.close()
-            return None
-        sender.settimeout(SEND_SECONDS)
-        return sender
+            socket.send_fds(sender, [b"c"], [fd])
 
 
 def _inode_of(path: Path) -> tuple[int, int] | None:

@@ -34,6 +34,9 @@ from apisix.runner.wire.frame import HEADER_SIZE, FrameType, frame_length
 
 log = logging.getLogger("apisix.runner.poller")
 
+HandOver = Callable[[int], None]
+"""Gives the connection with that file descriptor away, or raises OSError."""
+
 TICK = 0.005  # seconds between two looks of the sentinel
 IDLE_TICK = 0.5  # seconds, when nothing has run for a while; the next event wakes it
 IDLE_AFTER = 100  # ticks
@@ -87,7 +90,7 @@ class Poller:
         self._forked = False
         self._draining = False
         self._closing = False
-        self._successors: socket.socket | None = None
+        self._hand_over: HandOver | None = None
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._entrance = Entrance(
@@ -127,16 +130,16 @@ class Poller:
         threading.Thread(target=self._lead, name="io", daemon=True).start()
         threading.Thread(target=self._watch, name="sentinel", daemon=True).start()
 
-    def drain(self, successors: socket.socket | None = None) -> None:
+    def drain(self, hand_over: HandOver | None = None) -> None:
         """Stop accepting, answer what is open and what still comes, and set `drained` when no connection is left.
 
         Each connection closes right after an answer on it, never while it is idle: the gateway may be sending.
 
         Args:
-            successors: where connections go instead, with whatever the gateway is sending on them: idle ones at once,
+            hand_over: takes connections instead, with whatever the gateway is sending on them: idle ones at once,
                 others after their answer.
         """
-        self._command(lambda: self._begin_drain(successors))
+        self._command(lambda: self._begin_drain(hand_over))
 
     def close(self) -> None:
         """Stop accepting and close idle connections; calls that are open are still answered."""
@@ -156,9 +159,9 @@ class Poller:
         self._commands.append(command)
         os.eventfd_write(self._wake, 1)
 
-    def _begin_drain(self, successors: socket.socket | None) -> None:
+    def _begin_drain(self, hand_over: HandOver | None) -> None:
         self._draining = True
-        self._successors = successors
+        self._hand_over = hand_over
         self._entrance.close()
         log.info("draining: %d connections, %d open calls", len(self._connections), self.open_calls)
         self._hand_over_idle()
@@ -167,11 +170,11 @@ class Poller:
 
     def _hand_over_idle(self) -> None:
         for connection in list(self._connections.values()):
-            if self._successors is None:
+            if self._hand_over is None:
                 break
             if connection.registered and not connection.held:
                 self._detach(connection)
-                if self._hand_over(connection):
+                if self._is_handed_over(connection):
                     self._close(connection)
                 else:
                     self._attach(connection)
@@ -425,7 +428,7 @@ class Poller:
         self._away.look(now)
         if self._entrance.is_due(now):
             self._command(self._entrance.resume)
-        if self._successors is not None:  # a call may have ended just while the idle ones were handed over
+        if self._hand_over is not None:  # a call may have ended just while the idle ones were handed over
             self._command(self._hand_over_idle)
         self._share()
         self.housekeeping(now)
@@ -459,23 +462,23 @@ class Poller:
         if connection.broken or self._closing:
             self._close(connection)
             return
-        if self._draining and not connection.held and (self._hand_over(connection) or not connection.has_more()):
+        if self._draining and not connection.held and (self._is_handed_over(connection) or not connection.has_more()):
             self._close(connection)
             return
         self._attach(connection)
         if connection.held:
             self._command(lambda: self._ready.append((connection.fd, 0)))
 
-    def _hand_over(self, connection: Connection) -> bool:
+    def _is_handed_over(self, connection: Connection) -> bool:
         """Give a connection to workers that stay. Returns whether there are any."""
-        successors = self._successors
-        if successors is None:
+        hand_over = self._hand_over
+        if hand_over is None:
             return False
         try:
-            socket.send_fds(successors, [b"c"], [connection.fd])
+            hand_over(connection.fd)
         except OSError as error:
             log.warning("connections cannot be handed over (%s): each ends after its next answer", error)
-            self._successors = None
+            self._hand_over = None
             return False
         return True
 

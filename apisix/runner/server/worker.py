@@ -187,7 +187,7 @@ class Worker:
                     ends_at = min(ends_at, time.monotonic() + self._obey(number, poller))
             if orphan is not None and orphan.is_over(time.monotonic()):
                 orphan = None
-                poller.drain(self._channels.handover.to_next())
+                poller.drain(self._channels.handover.give_to_next)
         if not poller.drained.is_set() and poller.open_calls:
             log.error("ending with %d calls open", poller.open_calls)
         for conf in confs.all():
@@ -197,7 +197,7 @@ class Worker:
     def _obey(self, number: int, poller: Poller) -> float:
         """Do what a signal says. Returns the seconds that are left."""
         if number == signal.SIGHUP:
-            poller.drain(self._channels.handover.sender)
+            poller.drain(self._channels.handover.give)
         elif number == signal.SIGTERM:
             poller.drain()
         else:
