@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -37,6 +38,15 @@ class SleepsAsync(Base):
         await asyncio.sleep(self.config)
         self.stop(200, "slept")
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def left_alone() -> Iterator[tuple[Runner, int]]:
+    """A runner that is ended before the first test and gets no successor, and the inode of its path."""
+    with Runner(PLUGINS, managed=True) as runner:
+        before = inode(runner.wait_until_ready())
+        end(runner)
+        yield runner, before
 
 
 def start_next(start: Start, runner: Runner, plugins: str = PLUGINS) -> Runner:
@@ -236,15 +246,14 @@ def test_when_the_agent_is_gone_the_runner_goes(start: Start) -> None:
     wait_for_death(old.worker())
 
 
-def test_workers_that_nobody_uses_and_nobody_succeeds_go_and_leave_the_path(start: Start) -> None:
-    old = start(PLUGINS, managed=True)
-    before = inode(old)
-    end(old)
-    wait_for_death(old.worker())
-    assert inode(old) == before
-
-
 def test_without_a_home_or_a_locale_all_is_the_same(start: Start) -> None:
     old = start("NAME = 'Ünï'\n" + PLUGINS, managed=True, environ={"PATH": ""})
     with old.connect() as connection:
         assert is_quick(connection)
+
+
+def test_workers_that_nobody_uses_and_nobody_succeeds_go_and_leave_the_path(left_alone: tuple[Runner, int]) -> None:
+    """It is the last test, for it waits longest."""
+    runner, before = left_alone
+    wait_for_death(runner.worker())
+    assert inode(runner) == before

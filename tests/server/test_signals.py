@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -46,6 +47,26 @@ class After(Base):
 """
 
 
+Ending = dict[str, tuple[Runner, Connection]]
+"""Runners by the plugin that keeps them, each with the connection of its call."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ending() -> Iterator[Ending]:
+    """Runners that were told to end quickly before the first test, with a call that does not."""
+    with ExitStack() as stack:
+        found: Ending = {}
+        for name in ("sleeps", "hangs"):
+            runner = stack.enter_context(Runner(PLUGINS)).wait_until_ready()
+            connection = stack.enter_context(runner.connect())
+            connection.start_call(connection.prepare((name, "60")))
+            found[name] = runner, connection
+        found["hangs"][0].log.wait_for("it hangs now")
+        for runner, _ in found.values():
+            runner.signal(signal.SIGINT)
+        yield found
+
+
 def is_gone(runner: Runner) -> bool:
     """Whether nobody can connect any more, and nothing is left to connect to."""
     return not runner.path.exists()
@@ -88,15 +109,6 @@ def test_on_int_open_calls_are_answered_and_idle_connections_closed(start: Start
         assert one.gets_closed()
         assert other.gets_closed()
         assert runner.wait() == 0
-
-
-def test_on_int_a_call_that_takes_long_does_not_keep_the_runner(start: Start) -> None:
-    runner = start(PLUGINS)
-    with sleeping(runner, "sleeps", 30) as connection:
-        runner.signal(signal.SIGINT)
-        assert runner.wait() == 0
-        assert connection.gets_closed()
-    assert "ending with 1 calls open" in runner.log.text()
 
 
 def test_int_to_the_whole_process_group_ends_it_as_ctrl_c_does(start: Start) -> None:
@@ -218,10 +230,18 @@ def test_a_call_that_was_given_up_does_not_keep_the_drain(start: Start) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_a_worker_that_keeps_the_interpreter_does_not_keep_the_runner(start: Start) -> None:
-    runner = start(PLUGINS)
-    with runner.connect() as connection:
-        connection.start_call(connection.prepare(("hangs", "")))
-        runner.log.wait_for("it hangs now")
-        runner.signal(signal.SIGINT)
-        assert runner.wait() == 0
+# What does not end by itself. These are the last tests, for they wait longest.
+
+
+def test_on_int_a_call_that_takes_long_does_not_keep_the_runner(ending: Ending) -> None:
+    runner, connection = ending["sleeps"]
+    assert runner.wait() == 0
+    assert connection.gets_closed()
+    assert "ending with 1 calls open" in runner.log.text()
+
+
+def test_on_int_a_call_that_keeps_the_interpreter_does_not_keep_the_runner(ending: Ending) -> None:
+    runner, connection = ending["hangs"]
+    assert runner.wait() == 0
+    assert connection.gets_closed()
+    assert "does not end; it is killed" in runner.log.text()
