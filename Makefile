@@ -9,7 +9,7 @@ STAMP := $(VENV)/.apisix-runner-$(firstword $(shell pwd -P | cksum))
 FUZZ_MUTATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev test lint fuzz bench dist clean
+.PHONY: help install dev test lint fuzz bench dist chaos clean
 
 help:
 	@echo "make install   install the runner, ready to be started by APISIX"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint      ruff, mypy, layers"
 	@echo "make fuzz      mutated frames against both codecs, then with sanitizers (FUZZ_MUTATIONS=$(FUZZ_MUTATIONS))"
 	@echo "make bench     CPU per request and throughput"
+	@echo "make chaos     deaths, restarts, lack of everything and bad plugins under load: ten minutes, ends with a table"
 	@echo "make dist      a source distribution, a pure wheel, and a compiled one for this platform"
 	@echo "make clean     remove what the others made, .venv included"
 
@@ -45,6 +46,9 @@ fuzz: $(STAMP)-dev
 
 bench: $(STAMP)-dev
 	$(RUN) benchmarks/run.py
+
+chaos: $(STAMP)-dev
+	$(RUN) -m pytest tests/chaos
 
 dist: $(STAMP)-dev
 	rm -rf dist
