@@ -78,8 +78,14 @@ class TestSpread:
 
     def test_a_token_is_known_to_every_worker(self, start: Start) -> None:
         runner = start(PLUGINS, "--workers", "4")
-        runner.worker(4)
-        assert len(set(served_by(runner, 16))) == 4
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(runner.connect())]
+            token = connections[0].prepare(("who", ""))
+            served = {who(connections[0], token)}
+            while len(served) < 4 and len(connections) < 200:
+                connections.append(stack.enter_context(runner.connect()))
+                served.add(who(connections[-1], token))
+        assert len(served) == 4
 
     def test_after_a_reload_connections_are_spread_evenly_too(self, start: Start) -> None:
         runner = start(PLUGINS, "--workers", "2")
@@ -117,6 +123,7 @@ class TestReplacement:
     def test_a_worker_that_keeps_the_interpreter_is_replaced_and_its_stacks_shown(self, start: Start) -> None:
         runner = start(PLUGINS, "--hang-timeout", "1")
         old = runner.worker()
+        wait_until(lambda: status(runner).workers[0].state == "ready")
         with runner.connect() as connection:
             connection.start_call(connection.prepare(("hang", "")))
             assert connection.gets_closed()
