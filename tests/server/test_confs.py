@@ -318,8 +318,8 @@ def test_a_teardown_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> No
         ("route&service#1&2#ext-plugin-post-req#1&3", "route&service#1&2", "ext-plugin-post-req", None),
         ("route#a#b#ext-plugin-post-resp#1", "route#a#b", "ext-plugin-post-resp", None),
         ("nonsense", "nonsense", "", "nonsense"),
-        ("", "?", "", ""),
-        (None, "?", "", ""),
+        ("", "(no key)", "", ""),
+        (None, "(no key)", "", ""),
     ],
 )
 def test_a_key_names_route_and_plugin(key: str | None, route: str, plugin: str, identity: str | None) -> None:

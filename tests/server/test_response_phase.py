@@ -162,7 +162,7 @@ def test_a_gateway_too_old_for_variables_in_this_phase_is_asked_once(start: Star
         token = prepare(old, ("sets", "X-New"))
         old.start_response_call(token)
         old.receive()
-    assert "does not answer variables in the response phase" in runner.log.wait_for("gateway.version")
+    assert "did not answer in the response phase" in runner.log.wait_for("gateway.version")
     with runner.connect() as old:
         assert ("X-New", "set") in (response_of(old.response_call(token)).headers or ())
         assert old.asked == []
@@ -173,6 +173,36 @@ def test_a_gateway_known_to_be_too_old_is_not_asked(start: Start) -> None:
         token = prepare(old, ("sets", "X-New"))
         assert ("X-New", "set") in (response_of(old.response_call(token)).headers or ())
         assert old.asked == []
+
+
+def test_what_a_plugin_asks_of_a_gateway_known_to_be_too_old_fails_closed(start: Start) -> None:
+    with start(PLUGINS, "--gateway-version", "2.15.3").connect() as old:
+        assert failed_closed(old.response_call(prepare(old, ("shows", ""))))
+        assert old.asked == []
+
+
+def test_what_a_plugin_asks_fails_closed_once_the_gateway_has_shown_that_it_is_too_old(start: Start) -> None:
+    runner = start(PLUGINS)
+    with runner.connect() as old:
+        token = prepare(old, ("shows", ""))
+        old.start_response_call(token)
+        old.receive()
+    runner.log.wait_for("gateway.version")
+    with runner.connect() as old:
+        assert failed_closed(old.response_call(token))
+        assert old.asked == []
+
+
+def test_a_gateway_that_has_answered_once_is_asked_again_whatever_happens(start: Start) -> None:
+    runner = start(PLUGINS)
+    with runner.connect() as gateway:
+        token = prepare(gateway, ("sets", "X-New"))
+        gateway.response_call(token, HEAD)
+        gateway.start_response_call(token)
+        gateway.receive()
+    with runner.connect() as gateway:
+        gateway.response_call(token, HEAD)
+        assert gateway.asked_names == ["request_method"]
 
 
 # What fails, fails closed.

@@ -91,14 +91,24 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[Pa
     return response.new_status, response.headers.pairs_without(left_out), body
 
 
-def ignored_by(version: Version, rewrite: Rewrite) -> list[str]:
-    """What an old gateway does not look at, each with the version that it needs (contract, "Versions").
+def ignored_by(version: Version | None, rewrite: Rewrite) -> list[str]:
+    """What the gateway does not look at, with the version that it needs (contract, "Versions").
+
+    Args:
+        version: the gateway's; None where it is not known: then, what no gateway looks at.
+        rewrite: the answer.
 
     Example:
         >>> ignored_by((2, 15, 3), Rewrite(body=b"new"))
         ['request.body (APISIX 3.6)']
     """
-    ignored = []
+    ignored = [
+        f"response header {name} without self.stop() (no APISIX adds it)"
+        for name, _ in rewrite.resp_headers or ()
+        if name.lower() in NEVER_ADDED
+    ]
+    if version is None:
+        return ignored
     if rewrite.resp_headers and version < (2, 13, 0):
         ignored.append("response.headers without self.stop() (APISIX 2.13)")
     if rewrite.body is not None and version < (3, 6, 0):
@@ -106,18 +116,18 @@ def ignored_by(version: Version, rewrite: Rewrite) -> list[str]:
     return ignored
 
 
-NOT_CHANGED_BEFORE_3_2 = frozenset(
+NEVER_ADDED = frozenset(
     {"connection", "content-length", "transfer-encoding", "location", "server", "www-authenticate"}
     | {"content-encoding", "content-type", "content-location", "content-language"}
 )
 
 
 def ignored_in_response(version: Version, response: Response) -> list[str]:
-    """The same for the response phase."""
+    """The same for the response phase, where those headers can be changed from 3.2 on."""
     headers = response.touched_headers
     if headers is None or version >= (3, 2, 0):
         return []
-    changed = sorted(name for name, _ in headers.changes() if name.lower() in NOT_CHANGED_BEFORE_3_2)
+    changed = sorted(name for name, _ in headers.changes() if name.lower() in NEVER_ADDED)
     return [f"response header {name} (APISIX 3.2)" for name in changed]
 
 

@@ -42,7 +42,7 @@ class Afterwards:
 
     def submit(self, call: Call) -> None:
         """Run what the plugins of an answered call asked for."""
-        where = f"route {call.conf.key.route} request {call.id}"
+        where = f"{call.conf.key.route} request {call.id}"
         for function, args in call.response.after or ():
             with self._lock:
                 if self.pending >= MOST_PENDING:

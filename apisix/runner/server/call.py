@@ -11,6 +11,7 @@ Rules that live here:
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ log = logging.getLogger("apisix.runner.call")
 
 BAD_REQUEST = encode_error(ErrorCode.BAD_REQUEST)
 UNAVAILABLE = encode_error(ErrorCode.SERVICE_UNAVAILABLE)
+RESPONSE_PHASE_ANSWERS: Version = (3, 0, 0)
+ASK_AGAIN_SECONDS = 60.0
 _FAILED_HEADERS = (("Content-Type", "text/plain; charset=utf-8"),)
 _FAILED_BODY = b"503 Service Unavailable\n"
 _new_asking = threading.Lock()
@@ -141,11 +144,7 @@ class Call:
             chain.run(self.request, self.response)
             names = self.variables_after()
             if names:
-                try:
-                    self.request.vars(*names)
-                except GatewayError as error:
-                    self.not_answered(error)
-                    raise
+                self.request.vars(*names)
             answer = self.answer()
         except BaseException as error:
             answer = self.failed(error)
@@ -168,11 +167,7 @@ class Call:
             names = self.variables_after()
             if names:
                 self.request.in_coroutine = True
-                try:
-                    await self.request.read_vars(*names)
-                except GatewayError as error:
-                    self.not_answered(error)
-                    raise
+                await self.request.read_vars(*names)
             answer = self.answer()
         except Exception as error:
             answer = self.failed(error)
@@ -194,15 +189,12 @@ class Call:
         """Variables that the answer needs, beyond what the plugins asked for."""
         return ()
 
-    def not_answered(self, error: GatewayError) -> None:
-        """Learn from a gateway that did not answer `variables_after`."""
-
     def warn_once(self, problem: str) -> None:
         """Say once a conf what its plugins ask for in vain."""
         if problem not in self.conf.warned:
             self.conf.warned.add(problem)
             names = ", ".join(step.name for step in self.phase_chain.chain.steps)
-            log.warning("route %s: plugin %s %s; told once", self.conf.key.route, names, problem)
+            log.warning("%s: plugin %s %s; told once", self.conf.key.route, names, problem)
 
     def kept_context(self, request_id: str) -> bytes | None:
         """What `request.context` held in the request phase of a request."""
@@ -311,7 +303,7 @@ class RequestCall(Call):
         if response.new_status or response.raw_body is not None:
             self.warn_once("sets response.status_code or response.body and does not say self.stop(): neither is sent")
         action = rewrite_action(self.request, response, self.version)
-        if action is not None and self.version is not None:
+        if action is not None:
             for ignored in ignored_by(self.version, action):
                 self.warn_once(f"sets {ignored}, which this gateway ignores")
         return encode_http_req_call_resp(self.id, action)
@@ -337,7 +329,7 @@ class RequestCall(Call):
             path = self.request.path
         except (WireError, GatewayError, RuntimeError):
             path = "?"
-        return f"route {self.conf.key.route} request {self.id} {path!r}"
+        return f"{self.conf.key.route} request {self.id} {path!r}"
 
 
 class ResponseCall(Call):
@@ -366,14 +358,38 @@ class ResponseCall(Call):
         """The method, where the answer may be to a HEAD request: that needs a body, see `response_parts`."""
         return ("request_method",) if self._wants_method() else ()
 
-    def not_answered(self, error: GatewayError) -> None:
-        """This gateway is older than 3.0: do not ask it again."""
-        self.gateway.refused(error)
+    def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
+        """Ask and wait, in the thread that runs the plugin."""
+        self._check_may_ask()
+        try:
+            results = super().ask(asks)
+        except GatewayError as error:
+            if self.connection.broken:
+                self.gateway.refused(error)
+            raise
+        self.gateway.answered()
+        return results
+
+    async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
+        """Ask and await, on the loop that runs the plugin."""
+        self._check_may_ask()
+        try:
+            results = await super().ask_async(asks)
+        except GatewayError as error:
+            if self.connection.broken:
+                self.gateway.refused(error)
+            raise
+        self.gateway.answered()
+        return results
+
+    def _check_may_ask(self) -> None:
+        if not self.gateway.may_be_asked():
+            raise GatewayError("this gateway does not answer in the response phase: APISIX does from 3.0 on")
 
     def _wants_method(self) -> bool:
         response = self.response
         return (
-            self.gateway.answers_in_response_phase
+            self.gateway.may_be_asked()
             and response.raw_body is None
             and not response.stopped
             and not has_no_body(response)
@@ -398,21 +414,37 @@ class ResponseCall(Call):
 
     def describe(self) -> str:
         """Which call this is: route and request id. The path would have to be asked for."""
-        return f"route {self.conf.key.route} request {self.id} (response phase)"
+        return f"{self.conf.key.route} request {self.id} (response phase)"
 
 
 class GatewayMemory:
-    """What a worker has learned about its gateway that the protocol does not tell."""
+    """What a worker has learned about its gateway that the protocol does not tell.
+
+    Before 3.0 the gateway closes the connection when it is asked for anything in the response phase, and then shows
+    the client the upstream's body: asking fails open there. Where the version is not known, the first ask tells; a
+    connection may close for other reasons too, so after a while one more ask is tried.
+    """
 
     def __init__(self, version: Version | None) -> None:
         self.version = version
-        self.answers_in_response_phase = version is None or version >= (3, 0, 0)
+        self._has_answered = version is not None and version >= RESPONSE_PHASE_ANSWERS
+        self._ask_again = 0.0 if version is None else float("inf")
+
+    def may_be_asked(self) -> bool:
+        """Whether it answers in the response phase, as far as is known."""
+        return self._has_answered or time.monotonic() >= self._ask_again
+
+    def answered(self) -> None:
+        """It has answered in the response phase."""
+        self._has_answered = True
 
     def refused(self, error: GatewayError) -> None:
-        """A variable was not answered in the response phase: do not ask again on the runner's own behalf."""
-        self.answers_in_response_phase = False
-        log.warning(
-            "the gateway does not answer variables in the response phase (%s); from now on a changed response to a "
-            "HEAD request may be replaced by a second one of the upstream; set gateway.version to say so at start",
-            error,
-        )
+        """It has not."""
+        if not self._has_answered:
+            self._ask_again = time.monotonic() + ASK_AGAIN_SECONDS
+            log.warning(
+                "the gateway did not answer in the response phase (%s); for %g s it is not asked there: what plugins "
+                "ask fails closed, and a response to HEAD may be fetched twice; set gateway.version to say what it is",
+                error,
+                ASK_AGAIN_SECONDS,
+            )

@@ -52,7 +52,7 @@ class RouteKey:
     def __init__(self, key: str | None) -> None:
         self.identity = (key or "").rpartition("#")[0] or (key or "")
         route, _, plugin = self.identity.rpartition("#")
-        self.route = route or self.identity or "?"
+        self.route = route or self.identity or "(no key)"
         self.plugin = plugin if route else ""
 
     @property
@@ -188,7 +188,7 @@ class Confs:
         conf = request.conf or []
         names = ", ".join(name for name, _ in conf)
         error = ConfError(names, f"setup {problem}")
-        log.error("route %s: %s", key.route, error)
+        log.error("%s: %s", key.route, error)
         if key.phase != RESPONSE:
             raise error
         content = canonical(key.identity, conf)
@@ -237,13 +237,13 @@ class Confs:
             self._confs[token] = prepared
         names = ", ".join(name for name, _ in conf)
         if prepared.failure is None:
-            log.info("route %s: prepared for %s: %s", key.route, key.plugin or "any phase", names or "no plugins")
+            log.info("%s: prepared for %s: %s", key.route, key.plugin or "any phase", names or "no plugins")
 
     def _build(self, token: int, key: RouteKey, conf: Sequence[Pair]) -> PreparedConf:
         try:
             return PreparedConf(token, key, conf, self._registry)
         except ConfError as error:
-            log.error("route %s: %s", key.route, error)
+            log.error("%s: %s", key.route, error)
             if key.phase == RESPONSE:
                 return FailedConf(token, key, error, self._registry)
             with self._lock:
@@ -268,7 +268,7 @@ class Confs:
             pass  # from memory, then; the store has told
         if self._contents.get(token, content) != content:
             problem = "its conf token is taken by another conf, and there is no store to remember another one"
-            log.error("route %s: %s", key.route, problem)
+            log.error("%s: %s", key.route, problem)
             raise ConfError(key.route, problem)
         return token
 

@@ -3,6 +3,7 @@
 Rules that live here: it is a process because the supervisor forks and so has no threads; it ends with the supervisor.
 """
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ def start_watcher(folders: Sequence[Path], on_fork: Callable[[], None]) -> int:
         return pid
     try:
         on_fork()
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the supervisor tells what comes of a change
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's
         changes = watchfiles.watch(
             *(folder for folder in folders if folder.is_dir()),
