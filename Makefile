@@ -9,7 +9,7 @@ STAMP := $(VENV)/.apisix-runner-$(firstword $(shell pwd -P | cksum))
 FUZZ_MUTATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev test lint fuzz bench dist chaos clean
+.PHONY: help install dev test lint fuzz bench bench-peers guard dist chaos clean
 
 help:
 	@echo "make install   install the runner, ready to be started by APISIX"
@@ -17,7 +17,9 @@ help:
 	@echo "make test      all tests, with coverage"
 	@echo "make lint      ruff, mypy, layers"
 	@echo "make fuzz      mutated frames against both codecs, then with sanitizers (FUZZ_MUTATIONS=$(FUZZ_MUTATIONS))"
-	@echo "make bench     CPU per request and throughput"
+	@echo "make bench     what the runner costs, over plugins, connections and sizes (QUICK=1: only to try it)"
+	@echo "make bench-peers  the same beside other runners: GO_RUNNER=, JAVA_RUNNER=, OLD_PYTHON_RUNNER= (benchmarks/README.md)"
+	@echo "make guard     instructions of each call, compared with the baseline; needs valgrind"
 	@echo "make chaos     deaths, restarts, lack of everything and bad plugins under load: ten minutes, ends with a table"
 	@echo "make dist      a source distribution, a pure wheel, and a compiled one for this platform"
 	@echo "make clean     remove what the others made, .venv included"
@@ -44,8 +46,17 @@ fuzz: $(STAMP)-dev
 	FUZZ_MUTATIONS=$(FUZZ_MUTATIONS) $(RUN) -m pytest tests/wire -k fuzz
 	$(RUN) -m tests.wire.sanitized $(FUZZ_MUTATIONS)
 
-bench: $(STAMP)-dev
-	$(RUN) benchmarks/run.py
+bench: $(STAMP)-bench
+	$(RUN) -m benchmarks.run --all $(if $(QUICK),--quick) $(if $(APISIX),--apisix $(APISIX))
+	$(RUN) -m benchmarks.profile
+	$(RUN) -m benchmarks.report
+
+bench-peers: $(STAMP)-bench
+	$(RUN) -m benchmarks.peers $(if $(QUICK),--quick)
+	$(RUN) -m benchmarks.report
+
+guard: $(STAMP)-dev
+	$(RUN) -m benchmarks.guard
 
 chaos: $(STAMP)-dev
 	$(RUN) -m pytest tests/chaos
@@ -78,6 +89,10 @@ $(STAMP)-dev: $(BUILT_FROM) | $(RUN)
 	@$(PIP) install --quiet --editable '.[dev]'
 	@$(RUN) -m apisix.runner --version
 	@touch $@ $(STAMP)-install
+
+$(STAMP)-bench: pyproject.toml | $(STAMP)-dev
+	@$(PIP) install --quiet --editable '.[dev,bench]'
+	@touch $@
 
 OTHER_PYTHON = or name another: make PYTHON=/path/to/python3
 

@@ -31,10 +31,10 @@ class InProcess:
         self.confs = Confs(load_plugins([HERE / "plugins"]), 3600.0)
         self.dispatcher = Dispatcher(self.confs, 50.0, None, Contexts(None))
         with tempfile.TemporaryDirectory(prefix="a6bench-") as folder:
-            listener = socket.socket(socket.AF_UNIX)
-            listener.bind(os.path.join(folder, "unused.sock"))
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(os.path.join(folder, "unused.sock"))
         self.poller = Poller(
-            listener, self.dispatcher, threads=1, setup_timeout=2.5, most_connections=64, most_pending=2**28
+            self._listener, self.dispatcher, threads=1, setup_timeout=2.5, most_connections=64, most_pending=2**28
         )
         self._idle = [self._connect() for _ in range(IDLE)]
         self.peer, self.connection = self._connect()
@@ -44,6 +44,14 @@ class InProcess:
         peer, sock = socket.socketpair(socket.AF_UNIX)
         self.poller._welcome(sock)
         return peer, self.poller._connections[sock.fileno()]
+
+    def close(self) -> None:
+        """Close all its sockets."""
+        for peer, connection in [*self._idle, (self.peer, self.connection)]:
+            peer.close()
+            connection.close()
+        self.epoll.close()
+        self._listener.close()
 
     def prepare(self, case: str) -> tuple[PreparedConf, bytes]:
         """Prepare a case's conf, to run inline. Returns it, and the frame that calls it."""

@@ -18,7 +18,7 @@ from benchmarks.in_process import InProcess
 MARK = "sched_get_priority_max"
 WARM = 60  # the interpreter adapts to a function within the first dozens of calls
 TIMES = 60
-ACTIONS = {
+ACTIONS: dict[str, Stop | Rewrite] = {
     "stop": Stop(201, [("X-Resp-A6-Runner", "Python")], b"Hello, Python Runner of APISIX"),
     "rewrite": Rewrite("/a6/python/runner", [("X-Resp-A6-Runner", "Python")], [("a6_runner", "Python")]),
 }
