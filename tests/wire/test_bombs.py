@@ -65,6 +65,19 @@ def test_entries_that_share_a_large_text_are_refused(codec: Codec) -> None:
     assert seconds < 1
 
 
+def test_entries_share_no_more_than_64_kib(codec: Codec) -> None:
+    def frame(length: int) -> bytes:
+        text = pack("<I", length) + b"x" * length + b"\0" * (4 - length % 4)
+        return pack_frame(1, HEAD + vector(1000, 8) + VTABLE + pack("<iII", 8, 8, 4) + text)
+
+    count = 2 * 1000  # of texts: a name and a value each
+    longest = max(length for length in range(100) if count * length + 16 * 1000 <= len(frame(length)) + 65536)
+    conf = codec.decode("PrepareConf.Req", frame(longest))["conf"]
+    assert conf == [(b"x" * longest, b"x" * longest)] * 1000
+    with pytest.raises(WireError, match=r"conf\[\d+\].* entries overlap"):
+        codec.decode("PrepareConf.Req", frame(longest + 1))
+
+
 def test_entries_that_share_small_texts_are_read(codec: Codec) -> None:
     shared = VTABLE + pack("<iII", 8, 8, 4) + pack("<I", 3) + b"abc\0"
     frame = pack_frame(1, HEAD + vector(1000, 8) + shared)

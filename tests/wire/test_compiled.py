@@ -19,6 +19,7 @@ from tests.wire.oracle import Style, Values, full, write
 from tests.wire.recorded import WHOLE
 from tests.wire.strategies import MESSAGES, STYLES
 from tests.wire.test_fuzz import MUTATIONS, SEED, corpus, mutate
+from tests.wire.test_malformed import CASES
 
 LAZY = {
     "HTTPReqCall.Req": ("id", "conf_token", "src_ip", "method", "path", "args", "headers"),
@@ -88,6 +89,11 @@ def test_fuzz_mutated_frames_read_the_same(compiled: Codec) -> None:
         assert reading(compiled, name, mutated) == reading(PURE, name, mutated), where
 
 
+@pytest.mark.parametrize(("name", "frame"), [case[:2] for case in CASES.values()], ids=CASES)
+def test_each_broken_rule_is_the_same_error(compiled: Codec, name: str, frame: bytes) -> None:
+    assert reading(compiled, name, frame) == reading(PURE, name, frame)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_cut_off_anywhere_read_the_same(compiled: Codec, name: str) -> None:
     frame = write(name, full(name, 7, 3), Style())
@@ -109,6 +115,13 @@ def test_any_bytes_read_the_same(compiled: Codec, name: str, body: bytes) -> Non
 @settings(max_examples=500)
 def test_any_small_words_read_the_same(compiled: Codec, name: str, words: list[int]) -> None:
     frame = pack_frame(0, b"".join(word.to_bytes(4, "little") for word in words))
+    assert reading(compiled, name, frame) == reading(PURE, name, frame)
+
+
+@given(name=st.sampled_from(NAMES), halves=st.lists(st.integers(0, 24), min_size=4, max_size=60))
+@settings(max_examples=500)
+def test_any_small_halves_of_words_read_the_same(compiled: Codec, name: str, halves: list[int]) -> None:
+    frame = pack_frame(0, b"\4\0\0\0\xf4\xff\xff\xff" + b"".join(half.to_bytes(2, "little") for half in halves))
     assert reading(compiled, name, frame) == reading(PURE, name, frame)
 
 

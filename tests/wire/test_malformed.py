@@ -60,6 +60,13 @@ CASES: dict[str, tuple[str, bytes, str, int, str]] = {
     "root outside": ("PrepareConf.Resp", body(400, 0), "PrepareConf.Resp", 404, "the frame ends at 12"),
     "root at the very end": ("PrepareConf.Resp", body(8, 0), "PrepareConf.Resp", 12, "the frame ends at 12"),
     "vtable in the header": ("PrepareConf.Resp", body(4, 8), "PrepareConf.Resp", 8, "at offset 0, before the body"),
+    "vtable in the header, which looks like one": (
+        "PrepareConf.Req",
+        body(256, bytes(63 * 4), 257, bytes(7 * 4)),
+        "PrepareConf.Req",
+        260,
+        "at offset 3, before the body",
+    ),
     "vtable before the frame": (
         "PrepareConf.Resp",
         body(4, 16),
@@ -77,6 +84,13 @@ CASES: dict[str, tuple[str, bytes, str, int, str]] = {
         "PrepareConf.Resp",
         body(4, -4, (6, 8, 3, 0)),
         "PrepareConf.Resp",
+        8,
+        "slot 0 points into the table's own header",
+    ),
+    "slot in a call's head": (
+        "HTTPReqCall.Req",
+        body(4, -4, (6, 8, 3, 0)),
+        "HTTPReqCall.Req",
         8,
         "slot 0 points into the table's own header",
     ),
@@ -166,6 +180,13 @@ CASES: dict[str, tuple[str, bytes, str, int, str]] = {
         "PrepareConf.Req.conf[0]",
         40,
         "multiples of 4, here they are 4 and 2",
+    ),
+    "entry without room for a name": (
+        "PrepareConf.Req",
+        conf(1, 12, (6, 8, 4, 0), 8, 0),
+        "PrepareConf.Req.conf",
+        24,
+        "an entry of it, ends after",
     ),
     "name outside": ("PrepareConf.Req", entry(8, 400, 0), "PrepareConf.Req.conf", 24, "an entry of it, ends after"),
     "name too long": (

@@ -399,11 +399,11 @@ cdef class Frame:
         return 0
 
     cdef bytes finish(self, int64_t type):
-        """The frame, with its header. Nothing can be added then."""
+        """The frame, with its header. Nothing can be written then."""
         cdef int64_t length = self.used - 4
         self.put(0, type | (length >> 16 & 0xFF) << 8 | (length >> 8 & 0xFF) << 16 | (length & 0xFF) << 24, 4)
-        self.room = 0
-        _PyBytes_Resize(&self.raw, self.used)
+        self.used = self.room = 0
+        _PyBytes_Resize(&self.raw, 4 + length)
         return <bytes>self.raw
 
 
