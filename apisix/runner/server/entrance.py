@@ -22,6 +22,7 @@ from apisix.runner.server.listen import peer_of
 log = logging.getLogger("apisix.runner.entrance")
 
 PAUSE = 0.1  # seconds without accepting, when the process is out of file descriptors
+TELL_EVERY = 10.0  # seconds between two lines that say why it pauses
 YIELD = 0.02  # seconds that a worker with more connections than another waits for that one to accept
 YIELD_TICK = 0.004  # seconds between two looks while it waits
 MOST_AT_ONCE = 64
@@ -62,6 +63,7 @@ class Entrance:
         self._predecessors: socket.socket | None = None
         self._accept_by = 0.0  # when to accept although other workers have fewer connections; 0 while not waiting
         self._accept_again = 0.0
+        self._tell_again = 0.0
         self._closed = False
         self.accepting = False
 
@@ -87,7 +89,7 @@ class Entrance:
             self._predecessors = None
         if self.accepting:
             self._accept(None)
-            self._pause()
+            self._stop()
         self._listener.close()
 
     def event(self, fd: int) -> None:
@@ -114,22 +116,29 @@ class Entrance:
     def resume(self) -> None:
         """Accept again, if there is room."""
         if not self.accepting and not self._closed and self._count() < self._most_connections:
+            self._end_yielding()
             self.accepting = True
             self._epoll.register(self._listener, select.EPOLLIN)
 
-    def _pause(self) -> None:
+    def _pause(self, why: str) -> None:
+        now = time.monotonic()
+        if now > self._tell_again:
+            self._tell_again = now + TELL_EVERY
+            log.error("not accepting for a moment: %s", why)
+        self._accept_again = now + PAUSE
+        self._stop()
+
+    def _stop(self) -> None:
         if self.accepting:
             self._end_yielding()
             self.accepting = False
-            self._accept_again = time.monotonic() + PAUSE
             self._epoll.unregister(self._listener)
 
     def _accept(self, most: int | None) -> None:
         accepted = 0
         while most is None or (self.accepting and accepted < most and self._is_my_turn()):
             if self._count() >= self._most_connections and most is not None:
-                log.error("not accepting: %d connections are open, as limits.connections allows", self._count())
-                self._pause()
+                self._pause(f"{self._count()} connections are open, as limits.connections allows")
                 return
             try:
                 sock, _ = self._listener.accept()
@@ -138,8 +147,7 @@ class Entrance:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    log.error("not accepting for a moment: %s; raise the limit of open files", error.strerror)
-                    self._pause()
+                    self._pause(f"{error.strerror}; raise the limit of open files")
                 return
             accepted += 1
             self._let_in(sock)
