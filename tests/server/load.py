@@ -22,17 +22,19 @@ class Load:
 
     Attributes:
         answers: the body of every call's answer, in order of arrival.
+        histories: the same, for each client.
         failures: what went wrong instead, one line each; a call without its answer is among them.
     """
 
     def __init__(self, path: Path, *conf: Pair, connections: int = 8) -> None:
         self.answers: list[str] = []
+        self.histories: list[list[str]] = [[] for _ in range(connections)]
         self.failures: list[str] = []
         self._path = path
         self._conf = conf
         self._stop = threading.Event()
         self._changed = threading.Condition()
-        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
+        self._threads = [threading.Thread(target=self._run, args=(history,)) for history in self.histories]
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -59,18 +61,19 @@ class Load:
         assert not self.failures, self.failures
         assert body in self.answers
 
-    def _run(self) -> None:
+    def _run(self, history: list[str]) -> None:
         try:
             while not self._stop.is_set():
                 with Connection(self._path) as connection:
-                    self._use(connection)
+                    self._use(connection, history)
         except (Closed, OSError, AssertionError) as error:
             self._tell(None, f"{type(error).__name__}: {error}")
 
-    def _use(self, connection: Connection) -> None:
+    def _use(self, connection: Connection, history: list[str]) -> None:
         token = connection.prepare(*self._conf)
         while not self._stop.is_set() and not self._is_closed(connection):
-            self._tell(body_of(connection.call(token)), None)
+            history.append(body_of(connection.call(token)))
+            self._tell(history[-1], None)
 
     def _is_closed(self, connection: Connection) -> bool:
         with contextlib.suppress(OSError):
