@@ -115,6 +115,7 @@ class Runner:
         flags: for `apisix-runner start`.
         environ: variables besides PATH.
         socket_path: where it listens; by default a new one.
+        prefix: what is put before its command line.
         managed: whether it is started as APISIX does it: address in the environment, stdin a pipe, umask 0.
 
     Attributes:
@@ -129,6 +130,7 @@ class Runner:
         *flags: str,
         environ: Mapping[str, str] | None = None,
         socket_path: Path | None = None,
+        prefix: Sequence[str] = (),
         managed: bool = False,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="runner-"))
@@ -141,7 +143,7 @@ class Runner:
         if managed:
             variables["APISIX_CONF_EXPIRE_TIME"] = "3600"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "apisix.runner", "start", "--plugins", str(self.folder), *flags],
+            [*prefix, sys.executable, "-m", "apisix.runner", "start", "--plugins", str(self.folder), *flags],
             cwd=PROJECT,
             env={**variables, **(environ or {})},
             stdin=subprocess.PIPE if managed else subprocess.DEVNULL,

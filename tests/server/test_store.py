@@ -141,14 +141,15 @@ def test_a_store_that_takes_nothing_says_so_once(store: Store, caplog: pytest.Lo
     assert list(store.folder.iterdir()) == []
 
 
-def test_a_store_that_was_deleted_is_no_error_to_read(store: Store) -> None:
+def test_a_store_that_was_deleted_is_no_error_to_read_and_made_again_to_write(store: Store) -> None:
     store.folder.rmdir()
     assert store.read(7) is None
     assert not store.has(7)
     store.touch(7)
     store.sweep(1)
-    with pytest.raises(OSError, match="No such file"):
-        store.write(7, b"conf")
+    assert store.write(7, b"conf")
+    assert store.read(7) == b"conf"
+    assert store.folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_was_not_touched_for_long_goes(store: Store) -> None:

@@ -13,6 +13,7 @@ Rules that live here:
 - Confs go when they were not used for twice APISIX_CONF_EXPIRE_TIME: the gateway may use a token for 1.9 times it.
 """
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -286,6 +287,14 @@ class Confs:
                 self._store.touch(token)
             self._store.sweep(self._keep)
         return gone
+
+    def look(self) -> None:
+        """Store all again, if somebody has removed the store: other workers and the next runner need it too."""
+        store = self._store
+        if store is not None and store.was_removed():
+            with contextlib.suppress(OSError):  # told by the store
+                for token, content in list(self._contents.items()):
+                    store.write(token, content)
 
 
 def canonical(identity: str, conf: Sequence[Pair]) -> bytes:

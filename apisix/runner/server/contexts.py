@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from apisix.runner.server.store import make_private
+
 log = logging.getLogger("apisix.runner.contexts")
 
 MOST_BYTES = 65536
@@ -58,7 +60,14 @@ class Contexts:
         raw = msgspec.json.encode(context)
         if len(raw) > MOST_BYTES:
             raise ValueError(f"request.context has {len(raw)} bytes as JSON, at most {MOST_BYTES} can be kept")
-        temporary = path.with_name(f".{request_id}.{time.monotonic_ns():x}")
+        try:
+            self._write(path, raw)
+        except FileNotFoundError:  # somebody has removed the folder
+            make_private(path.parent, depth=3)
+            self._write(path, raw)
+
+    def _write(self, path: Path, raw: bytes) -> None:
+        temporary = path.with_name(f".{path.name}.{time.monotonic_ns():x}")
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(raw)
         temporary.rename(path)

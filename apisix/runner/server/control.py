@@ -63,10 +63,24 @@ class Control:
     """
 
     def __init__(self, socket_path: Path, poll: select.poll) -> None:
+        self._socket_path = socket_path
         self._poll = poll
         self._clients: dict[int, socket.socket] = {}
         self._listener: socket.socket | None = None
-        path = control_path(socket_path)
+        self._path = control_path(socket_path)
+        self._listen()
+
+    def look(self) -> None:
+        """Make the socket again, if somebody has removed it."""
+        if self._path is not None and not self._path.exists() and control_path(self._socket_path) == self._path:
+            if self._listener is not None:
+                self._poll.unregister(self._listener)
+                self._listener.close()
+                self._listener = None
+            self._listen()
+
+    def _listen(self) -> None:
+        path = self._path
         if path is None:
             return
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -82,7 +96,7 @@ class Control:
             listener.close()
             return
         self._listener = listener
-        poll.register(listener, select.POLLIN)
+        self._poll.register(listener, select.POLLIN)
 
     def event(self, fd: int) -> tuple[int, str] | None:
         """Handle an event of one of its sockets. Returns a client and its command, once it is there."""

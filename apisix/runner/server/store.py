@@ -8,7 +8,7 @@ Rules that live here:
 - What is used is touched; what was not touched for twice APISIX_CONF_EXPIRE_TIME is removed.
 - A store that no runner has used for a day is removed by the next runner that starts, on whichever socket.
 - Without a store (full, read-only, not ours) the worker goes on from memory and says so once. A file that is damaged
-  or of another version is as good as absent.
+  or of another version is as good as absent. A folder that somebody has removed is made again.
 """
 
 import contextlib
@@ -39,6 +39,18 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._said = False
+        self._inode = self._inode_now()
+
+    def was_removed(self) -> bool:
+        """Whether somebody has removed the folder since this was last asked."""
+        before, self._inode = self._inode, self._inode_now()
+        return self._inode != before or not self._inode
+
+    def _inode_now(self) -> int:
+        try:
+            return self.folder.stat().st_ino
+        except OSError:
+            return 0
 
     def _path(self, token: int) -> Path:
         return self.folder / f"{token:08x}"
@@ -70,29 +82,36 @@ class Store:
         Raises:
             OSError: nothing can be stored; told in the log once.
         """
-        path = self._path(token)
-        temporary = self.folder / f".{token:08x}.{os.getpid():x}.{time.monotonic_ns():x}"
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                with os.fdopen(fd, "wb") as file:
-                    file.write(MAGIC + _digest(content) + content)
-                for _ in range(2):
-                    try:
-                        os.link(temporary, path)
-                    except FileExistsError:
-                        stored = self.read(token)  # removes what is damaged; then the second link succeeds
-                        if stored is not None:
-                            self.touch(token)
-                            return stored == content
-                    else:
-                        return True
-                return False
-            finally:
-                temporary.unlink()
+                return self._write(token, content)
+            except FileNotFoundError:
+                make_private(self.folder)
+                return self._write(token, content)
         except OSError as error:
             self._say(error)
             raise
+
+    def _write(self, token: int, content: bytes) -> bool:
+        path = self._path(token)
+        temporary = self.folder / f".{token:08x}.{os.getpid():x}.{time.monotonic_ns():x}"
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(MAGIC + _digest(content) + content)
+            for _ in range(2):
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    stored = self.read(token)  # removes what is damaged; then the second link succeeds
+                    if stored is not None:
+                        self.touch(token)
+                        return stored == content
+                else:
+                    return True
+            return False
+        finally:
+            temporary.unlink()
 
     def touch(self, token: int) -> None:
         """Say that a conf is in use."""
@@ -134,10 +153,8 @@ def open_store(socket_path: Path, parents: tuple[Path, ...] = _PARENTS) -> Store
         if not parent.is_dir():
             continue
         try:
-            top = parent / f"apisix-runner-{os.getuid()}"
-            _make_private(top)
-            folder = top / name
-            _make_private(folder)
+            folder = parent / f"apisix-runner-{os.getuid()}" / name
+            make_private(folder)
         except OSError as error:
             reasons.append(f"{parent}: {error.strerror or error}")
             continue
@@ -160,6 +177,20 @@ def remove_unused(store: Store, keep: float = UNUSED_SECONDS) -> None:
                 is_unused = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < oldest
                 if is_unused and entry.name != store.folder.name:
                     shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def make_private(folder: Path, depth: int = 2) -> None:
+    """Make a folder that only this user may enter, with the folders above it.
+
+    Args:
+        folder: which may be there already.
+        depth: how many levels, itself included, are private.
+
+    Raises:
+        OSError: it cannot be made, belongs to another user, or others may enter it.
+    """
+    for level in reversed([folder, *folder.parents][:depth]):
+        _make_private(level)
 
 
 def _make_private(folder: Path) -> None:

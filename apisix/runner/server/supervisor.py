@@ -189,6 +189,7 @@ class Supervisor:
         """Replace workers that hang, or that had enough."""
         settings = self._settings
         now = time.monotonic()
+        self._control.look()
         if now > self._kill_at:
             self._kill_the_rest()
         if now > self._publish_at:

@@ -39,6 +39,7 @@ log = logging.getLogger("apisix.runner.worker")
 QUICK_END = 2.0  # seconds that open calls have when the worker is to end quickly
 SWITCH_INTERVAL = 0.0005  # seconds a computing thread may keep the interpreter from the one that serves
 EXPIRE_EVERY = 60.0  # seconds
+LOOK_EVERY = 1.0  # seconds between two looks whether the store is still there
 AFTER_TAKE_OVER = 0.1  # seconds to go on accepting, for who has found the old socket on the path
 UNUSED_SECONDS = 8.0  # without a connection, after which nobody waits for this runner's successor
 SHOW_STACKS = signal.SIGUSR2  # prints the stacks of all threads to stderr, even while a plugin holds the interpreter
@@ -144,9 +145,13 @@ class Worker:
         poller.confs = confs.__len__
         os.register_at_fork(after_in_child=poller.in_forked_child)
         next_expiry = time.monotonic() + EXPIRE_EVERY
+        next_look = 0.0
 
         def housekeeping(now: float) -> None:
-            nonlocal next_expiry
+            nonlocal next_expiry, next_look
+            if now > next_look:
+                next_look = now + LOOK_EVERY
+                confs.look()
             if now > next_expiry:
                 next_expiry = now + EXPIRE_EVERY
                 contexts.sweep()
