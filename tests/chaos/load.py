@@ -105,6 +105,10 @@ class Failed(Exception):
     """A call could not be made, or its answer is wrong."""
 
 
+class UnknownToken(Failed):
+    """The runner does not know the conf that a call names."""
+
+
 class Load:
     """Calls a runner from several threads, until it is stopped.
 
@@ -114,6 +118,8 @@ class Load:
         threads: calls at a time.
         pause: seconds that a thread waits after a call, on average.
         prepares: how many threads besides prepare a new conf again and again, and call it at once.
+        tries: how often a call is made whose token turns out to be unknown. APISIX makes it three times, and prepares
+            the conf again before each; where nothing excuses that, it is made once, and has failed.
 
     Attributes:
         at_a_time: the most calls that are open at once.
@@ -130,6 +136,7 @@ class Load:
         threads: int = 8,
         pause: float = 0.002,
         prepares: int = 1,
+        tries: int = 1,
     ) -> None:
         self.path = path
         self.at_a_time = threads + prepares
@@ -137,6 +144,7 @@ class Load:
         self.failures: list[Failure] = []
         self.workers: set[int] = set()
         self._plugins = plugins
+        self._tries = tries
         self._pause = pause
         self._worst = 0.0
         self._tokens: dict[str, int] = {}
@@ -147,7 +155,7 @@ class Load:
         self._threads += [threading.Thread(target=self._prepare_on, args=(seed,)) for seed in range(prepares)]
         with Connection(path) as connection:
             for plugin in set(plugins) | {"quick"}:
-                self._tokens[plugin] = connection.prepare((plugin, ""), key=_key_of(plugin))
+                self._tokens[plugin] = connection.prepare((plugin, "0"), key=_key_of(plugin, 0))
 
     # What came of it.
 
@@ -214,22 +222,32 @@ class Load:
             number += 1
             began = time.monotonic()
             try:
-                with self._lend() as pooled:
-                    token = pooled.connection.prepare(("quick", str(number)), key=_key_of("quick", number))
+                token = self._prepare("quick", number)
             except (Closed, OSError, Failed, WireError, AssertionError) as error:
                 self._fail(began, 0, "a PrepareConf", error)
             else:
-                self._count("quick", number, token)
+                self._count("quick", number, token, number)
             self._stop.wait(0.05)
 
-    def _count(self, plugin: str, number: int, token: int) -> None:
+    def _prepare(self, plugin: str, conf: int) -> int:
+        with self._lend() as pooled:
+            return pooled.connection.prepare((plugin, str(conf)), key=_key_of(plugin, conf))
+
+    def _count(self, plugin: str, number: int, token: int, conf: int = 0) -> None:
         began = time.monotonic()
         worker = 0
         try:
-            with self._lend() as pooled:
-                worker = pooled.worker
-                pooled.worker = _make_call(pooled.connection, plugin, number, token)
-                self.workers.add(pooled.worker)
+            for tries_left in reversed(range(self._tries)):
+                try:
+                    with self._lend() as pooled:
+                        worker = pooled.worker
+                        pooled.worker = _make_call(pooled.connection, plugin, number, token)
+                        self.workers.add(pooled.worker)
+                    break
+                except UnknownToken:
+                    if not tries_left:
+                        raise
+                    self._prepare(plugin, conf)
         except (Closed, OSError, Failed, WireError, AssertionError) as error:
             self._fail(began, worker, plugin, error)
         seconds = time.monotonic() - began - SLEEPS.get(plugin, 0)
@@ -282,9 +300,9 @@ class Load:
         return Pooled(connection)
 
 
-def _key_of(plugin: str, number: int = 0) -> str:
+def _key_of(plugin: str, conf: int) -> str:
     phase = "ext-plugin-post-resp" if plugin == "responds" else "ext-plugin-pre-req"
-    return f"route#{plugin}-{number}#{phase}#1"
+    return f"route#{plugin}-{conf}#{phase}#1"
 
 
 def _make_call(connection: Connection, plugin: str, number: int, token: int) -> int:
@@ -295,7 +313,8 @@ def _make_call(connection: Connection, plugin: str, number: int, token: int) -> 
     else:
         frame = connection.call(token, {"remote_addr": b"127.0.0.1"}, id=number, path=path)
     if frame[0] == FrameType.ERROR:
-        raise Failed(f"error {ErrorCode(decode_error(frame)).name}")
+        code = ErrorCode(decode_error(frame))
+        raise (UnknownToken if code == ErrorCode.CONF_TOKEN_NOT_FOUND else Failed)(f"error {code.name}")
     if plugin == "responds":
         response = response_of(frame)
         id, said = response.id, dict(response.headers or ()).get("X-Seen") or ""
