@@ -6,6 +6,7 @@ answer has not the effect is not measured.
 
 import socket
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +103,11 @@ class Gateway:
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(PATIENCE)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
 
     def ask(self, frame: bytes, extra_info: bytes | None = None) -> bytes:
         """Send a frame and return its answer, answering any question in between.
@@ -152,16 +157,14 @@ def wrong_effect(path: Path, name: str) -> str | None:
         name: of the case.
     """
     sent = traffic(name)
-    preparing, calling = Gateway(path), Gateway(path)  # as APISIX does
     try:
-        token = preparing.prepare(sent.prepare.read_bytes())
+        with closing(Gateway(path)) as gateway:
+            token = gateway.prepare(sent.prepare.read_bytes())
         call = sent.call.read_bytes().replace(TOKEN, token.to_bytes(4, "little"))
-        answer = calling.ask(call, None if sent.extra_info is None else sent.extra_info.read_bytes())
+        with closing(Gateway(path)) as gateway:  # as APISIX, which prepares on another connection
+            answer = gateway.ask(call, None if sent.extra_info is None else sent.extra_info.read_bytes())
     except (OSError, ValueError) as error:
         return str(error) or type(error).__name__
-    finally:
-        preparing.close()
-        calling.close()
     if answer[0] != call[0]:
         return f"the call was answered with a frame of type {answer[0]}"
     if answer[0] == FrameType.HTTP_RESP_CALL:

@@ -374,7 +374,7 @@ def _measure_case(
 ) -> None:
     problem = None if kind.name == FLOOR else wrong_effect(server.socket, case)
     if problem:
-        raise Failure(problem)
+        raise Failure(f"{problem}; its last words: {server.last_log_line()}")
     measure(server, sent, 16, kind.warm)
     for connections in plan.connections:
         key = (kind.name, case, connections)
