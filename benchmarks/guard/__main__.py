@@ -89,6 +89,8 @@ def table(changes: Sequence[Change]) -> str:
             remark = "new: renew the baseline"
         elif change.growth > MOST_GROWTH:
             remark = f"{change.growth:+.1%}  TOO MUCH, was {change.then}"
+        elif change.growth < -MOST_GROWTH:
+            remark = f"{change.growth:+.1%}  a gain: renew the baseline to keep it"
         else:
             remark = f"{change.growth:+.1%}"
         lines.append(f"{change.name:40} {change.now:8}  {remark}")
