@@ -70,7 +70,8 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
 
 @pytest.fixture
 def gateway(runner: Runner) -> Iterator[Connection]:
-    """A connection to the module's runner."""
+    """A connection to the module's runner, whose log holds all that earlier tests did."""
+    runner.catch_up()
     with runner.connect() as connection:
         yield connection
 

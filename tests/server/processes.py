@@ -1,6 +1,7 @@
 """A runner as users run it: a process tree with its socket, its plugins and its log."""
 
 import contextlib
+import itertools
 import os
 import re
 import select
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from apisix.runner.server.store import open_store
+from apisix.runner.wire.messages import encode_prepare_conf_req
 from tests.server.connections import SECONDS, Connection
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -26,6 +28,7 @@ from apisix.runner.http.response import Response
 from apisix.runner.plugin.base import Base
 """
 """What every plugin file of these tests begins with."""
+_numbers = itertools.count()
 
 
 class Log:
@@ -181,6 +184,13 @@ class Runner:
     def connect(self) -> Connection:
         """A new connection."""
         return Connection(self.path)
+
+    def catch_up(self) -> None:
+        """Wait until all that was logged before is read, so that a test does not find what an earlier one did."""
+        name = f"nobody{next(_numbers)}"
+        with self.connect() as connection:
+            connection.exchange(encode_prepare_conf_req([(name, "")], None))
+        self.log.wait_for(f"plugin '{name}': unknown plugin")
 
     def signal(self, number: int) -> None:
         """Send the supervisor a signal."""
