@@ -45,6 +45,7 @@ SIGNALS = (
 PUBLISH_SECONDS = 3.0  # after which the path is taken, even if the workers are not ready
 FIRST_PAUSE = 0.5  # seconds before a worker that failed early is replaced; doubles up to MOST_PAUSE
 MOST_PAUSE = 10.0
+MOST_PAUSE_SERVING = 2.0  # the same for a worker that served: one call that ends it must not keep all others waiting
 LIVED_LONG_ENOUGH = 5.0  # seconds after which a death is no crash loop
 HANDED_OVER_TICK = 5  # milliseconds between two looks whether old workers have handed over
 HANDED_OVER_SECONDS = 2.0  # after which a reload counts as done although one has not
@@ -247,10 +248,9 @@ class Supervisor:
             self._pause, self._start_at = FIRST_PAUSE, 0.0
             log.error("worker %d ended (%s); it is replaced", process.pid, why)
         else:
-            self._start_at = time.monotonic() + self._pause
-            log.error(
-                "worker %d ended (%s) after %.1f s; the next starts in %g s", process.pid, why, lived, self._pause
-            )
+            pause = min(self._pause, MOST_PAUSE_SERVING) if process.ready else self._pause
+            self._start_at = time.monotonic() + pause
+            log.error("worker %d ended (%s) after %.1f s; the next starts in %g s", process.pid, why, lived, pause)
             self._pause = min(self._pause * 2, MOST_PAUSE)
 
     # New code.
