@@ -92,6 +92,12 @@ class Entrance:
             self._stop()
         self._listener.close()
 
+    def in_forked_child(self) -> None:
+        """Close what a process has that a plugin forked: the poll is the parent's, and left alone."""
+        self._listener.close()
+        if self._predecessors is not None:
+            self._predecessors.close()
+
     def event(self, fd: int) -> None:
         """Handle an event of one of its sockets; of others, nothing."""
         if fd == self._listener.fileno():

@@ -366,6 +366,10 @@ class Poller:
         """A plugin forked this process: its connections are the parent's, and it ends when the plugin returns."""
         self._forked = True
         self._away.in_forked_child()
+        # It may live on: nobody is to wait for answers on what it holds open.
+        self._entrance.in_forked_child()
+        for connection in self._connections.values():
+            connection.close()
 
     # Taking the lead from a call that stalls or waits.
 

@@ -22,6 +22,7 @@ from typing import NoReturn
 
 import msgspec
 
+from apisix.runner import logs
 from apisix.runner.config import Settings
 from apisix.runner.plugin.discovery import load_plugins
 from apisix.runner.plugin.registry import Registry
@@ -31,6 +32,7 @@ from apisix.runner.server.contexts import Contexts
 from apisix.runner.server.dispatch import Dispatcher
 from apisix.runner.server.handover import Handover
 from apisix.runner.server.listen import Listener, user_ids
+from apisix.runner.server.output import Output
 from apisix.runner.server.poller import Poller
 from apisix.runner.server.store import open_store
 
@@ -98,21 +100,24 @@ class Worker:
         self._settings = settings
         self._channels = channels
         self._accepted = accepted_problems
-        self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        self._output = Output(listener.managed)
+        logs.setup(settings.logging.level, settings.logging.format)
+        self._signals, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._take_signals()
-        faulthandler.register(SHOW_STACKS, all_threads=True)
 
     def _take_signals(self) -> None:
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
+        faulthandler.register(SHOW_STACKS, all_threads=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def run(self) -> int:
         """Serve until told to end. Returns the exit code."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         sys.dont_write_bytecode = True  # its cache tells files saved twice within a second apart by their size alone
         registry = load_plugins(self._settings.plugins.paths)
-        self._take_signals()  # again: a plugin's file may have taken them
+        self._take_signals()  # again: a plugin's file may have taken or blocked them
         problems = [str(problem) for problem in registry.problems]
         if self._accepted is not None and not set(problems) <= set(self._accepted):
             self._report(Report(False, problems))
@@ -144,6 +149,7 @@ class Worker:
         )
         poller.confs = confs.__len__
         os.register_at_fork(after_in_child=poller.in_forked_child)
+        os.register_at_fork(after_in_child=self._output.in_forked_child)
         next_expiry = time.monotonic() + EXPIRE_EVERY
         next_look = 0.0
 
@@ -181,7 +187,7 @@ class Worker:
             for fd, _ in events:
                 if fd == self._channels.lifeline:
                     waiting.unregister(fd)
-                    _let_go_of_output()
+                    self._output.let_go()
                     ends_at = min(ends_at, time.monotonic() + self._settings.drain_timeout)
                     if self._listener.managed:
                         orphan = _Orphan(self._listener, poller, self._settings)
@@ -229,12 +235,6 @@ class _Orphan:
         if self._poller.connections:
             self._used_at = now
         return now > min(self._taken_over_at + AFTER_TAKE_OVER, self._used_at + UNUSED_SECONDS, self._ends_at)
-
-
-def _let_go_of_output() -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
 
 
 def main(
