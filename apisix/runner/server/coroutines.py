@@ -1,7 +1,7 @@
 """The loop: one thread of a worker that runs the chains with ``async def`` plugins.
 
 Rules that live here: every call is a task; uvloop drives the loop where it is installed; ``def`` plugins among
-coroutines run in the pool, never on the loop.
+coroutines run in the pool, never on the loop. Nothing that a plugin raises ends the loop.
 """
 
 import asyncio
@@ -91,4 +91,8 @@ class LoopThread:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self.thread = threading.get_ident()
         asyncio.set_event_loop(loop)
-        loop.run_forever()
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:  # asyncio lets these through, besides failing the task
+                log.error("%s in a task that a plugin has started; the loop goes on", type(error).__name__)
