@@ -18,11 +18,13 @@ class Quick(Base):
 
 class Sleeps(Base):
     def filter(self, request, response):
+        print("it sleeps now", flush=True)
         time.sleep(self.config)
         self.stop(200, "slept")
 
 class SleepsAsync(Base):
     async def filter(self, request, response):
+        print("it sleeps now", flush=True)
         await asyncio.sleep(self.config)
         self.stop(200, "slept")
 
@@ -74,8 +76,10 @@ def is_gone(runner: Runner) -> bool:
 
 def sleeping(runner: Runner, name: str, seconds: float) -> Connection:
     """A connection with a call open on it, which has begun."""
+    since = len(runner.log)
     connection = runner.connect()
     connection.start_call(connection.prepare((name, str(seconds))))
+    runner.log.wait_for("it sleeps now", since)
     return connection
 
 
