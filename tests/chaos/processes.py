@@ -33,9 +33,12 @@ def children(pid: int) -> list[int]:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes that a process has for itself in memory."""
-    with open(f"/proc/{pid}/smaps_rollup") as smaps:
-        return sum(int(line.split()[1]) * 1024 for line in smaps if line.startswith("Private_"))
+    """Bytes that a process has for itself in memory; 0 where it has ended."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as smaps:
+            return sum(int(line.split()[1]) * 1024 for line in smaps if line.startswith("Private_"))
+    except ProcessLookupError:
+        return 0
 
 
 def open_files_of(pid: int) -> int:
