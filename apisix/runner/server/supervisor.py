@@ -16,6 +16,7 @@ Rules that live here:
 import logging
 import os
 import random
+import resource
 import select
 import signal
 import stat
@@ -49,6 +50,7 @@ MOST_PAUSE_SERVING = 2.0  # the same for a worker that served: one call that end
 LIVED_LONG_ENOUGH = 5.0  # seconds after which a death is no crash loop
 HANDED_OVER_TICK = 5  # milliseconds between two looks whether old workers have handed over
 HANDED_OVER_SECONDS = 2.0  # after which a reload counts as done although one has not
+FILES_BESIDES = 1024  # open files beside connections, those of plugins among them
 START_SECONDS = 60.0  # that a worker may take to load the plugins
 ROUND = 1.0  # seconds between two looks at the workers' rows
 KILL_AFTER = 3.0  # seconds that workers have which are to end quickly: more than they give their calls
@@ -411,10 +413,19 @@ def run(settings: Settings, *, reload: bool = False) -> int:
     Raises:
         StartError: the runner cannot start.
     """
+    _raise_open_files(settings.limits.connections + FILES_BESIDES)
     managed = "APISIX_CONF_EXPIRE_TIME" in os.environ
     user_ids(settings.socket.allow_users)  # a user that is not there is a mistake to tell now
     listener = Listener(settings.socket, managed)
     return Supervisor(settings, listener, reload).run()
+
+
+def _raise_open_files(wanted: int) -> None:
+    """Raise the limit of open files as far as it is needed and allowed; often it is 1,024 for no reason but age."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _is_pipe(fd: int) -> bool:
