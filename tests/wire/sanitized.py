@@ -39,7 +39,8 @@ def main() -> None:
             "PYTHONMALLOC": "malloc",
         }
         command = [sys.executable, "-m", "tests.wire.sanitized", str(mutations)]
-        sys.exit(subprocess.run(command, env=environ, check=False).returncode)
+        ended = subprocess.run(command, env=environ, check=False).returncode
+        sys.exit(f"sanitized: ended by signal {-ended}" if ended < 0 else ended)
 
 
 def find_libraries() -> list[str]:
