@@ -100,18 +100,14 @@ def test_an_idle_runner_ends_at_once(start: Start, number: signal.Signals) -> No
 
 def test_on_int_open_calls_are_answered_and_idle_connections_closed(start: Start) -> None:
     runner = start(PLUGINS)
-    with (
-        runner.connect() as idle,
-        sleeping(runner, "sleeps", 0.5) as one,
-        sleeping(runner, "sleeps_async", 0.5) as other,
-    ):
+    with runner.connect() as idle:
         idle.prepare(("quick", ""))
-        runner.signal(signal.SIGINT)
-        assert idle.gets_closed()
-        assert body_of(one.receive()) == "slept"
-        assert body_of(other.receive()) == "slept"
-        assert one.gets_closed()
-        assert other.gets_closed()
+        with sleeping(runner, "sleeps", 0.5) as one, sleeping(runner, "sleeps_async", 0.5) as two:
+            runner.signal(signal.SIGINT)
+            assert idle.gets_closed()
+            for connection in (one, two):
+                assert body_of(connection.receive()) == "slept"
+                assert connection.gets_closed()
         assert runner.wait() == 0
 
 
@@ -128,14 +124,13 @@ def test_int_to_the_whole_process_group_ends_it_as_ctrl_c_does(start: Start) -> 
 
 def test_on_term_each_connection_is_closed_after_its_next_answer_and_not_before(start: Start) -> None:
     runner = start(PLUGINS)
-    with runner.connect() as idle, sleeping(runner, "sleeps", 0.5) as one, sleeping(runner, "sleeps_async", 0.5) as two:
+    with runner.connect() as idle:
         token = idle.prepare(("quick", ""))
-        runner.signal(signal.SIGTERM)
-        runner.log.wait_for("draining: ")
-        assert body_of(one.receive()) == "slept"
-        assert body_of(two.receive()) == "slept"
-        assert one.gets_closed()
-        assert two.gets_closed()
+        with sleeping(runner, "sleeps", 0.5) as one, sleeping(runner, "sleeps_async", 0.5) as two:
+            runner.signal(signal.SIGTERM)
+            for connection in (one, two):
+                assert body_of(connection.receive()) == "slept"
+                assert connection.gets_closed()
         assert is_gone(runner)
         assert idle.is_silent(), "the gateway may be sending on it at this moment"
         assert body_of(idle.call(token)) == "quick"
@@ -204,13 +199,15 @@ def test_on_term_a_worker_that_is_starting_ends_too(start: Start) -> None:
 
 def test_a_second_term_ends_quickly(start: Start) -> None:
     runner = start(PLUGINS)
-    with runner.connect() as idle, sleeping(runner, "sleeps", 0.8) as connection:
+    with runner.connect() as idle:
         idle.prepare(("quick", ""))
-        runner.signal(signal.SIGTERM)
-        runner.log.wait_for("draining: ")
-        runner.signal(signal.SIGTERM)
-        assert idle.gets_closed()
-        assert body_of(connection.receive()) == "slept"
+        with sleeping(runner, "sleeps", 0.8) as connection:
+            runner.signal(signal.SIGTERM)
+            runner.log.wait_for("draining: ")
+            assert idle.is_silent()
+            runner.signal(signal.SIGTERM)
+            assert idle.gets_closed()
+            assert body_of(connection.receive()) == "slept"
         assert runner.wait() == 0
 
 
