@@ -130,6 +130,7 @@ class TestConfigFile:
             ("level: info", 'line 1: unknown key "level"; did you mean logging.level?'),
             ("thread:\n", 'line 1: unknown key "thread"; did you mean threads?'),
             ("threads: {a: 1}", "line 1: threads: expected a value, got more keys"),
+            ("sockets:\n  file: /a", 'line 2: unknown key "sockets.file"; did you mean socket.file?'),
             ("[a]: 1", 'line 1: unknown key "?"'),
             ("plugins: {paths: [[a]]}", "line 1: plugins.paths: expected a value, got a list"),
             ("socket: /run/x.sock", "line 1: expected keys and values in socket, got a single value"),

@@ -214,7 +214,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], config_file: Path | None =
     if config_file is None:
         config_file = Path(environ.get(FILE_VARIABLE) or PACKAGED_FILE)
     config_file = Path(os.path.abspath(config_file))
-    entries = read_config_file(config_file, SECTIONS)
+    entries = read_config_file(config_file, SECTIONS, ROWS)
     for key, entry in entries.items():
         _check_key(key, f"file {config_file}, line {entry.line}")
     for name in flags:

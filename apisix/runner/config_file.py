@@ -23,8 +23,9 @@ class Entry(msgspec.Struct, frozen=True):
     line: int
 
 
-def read_config_file(path: Path, sections: Collection[str]) -> dict[str, Entry]:
-    """Return the entries of the file at `path` by flattened key; `sections` are the keys that hold others.
+def read_config_file(path: Path, sections: Collection[str], settings: Collection[str]) -> dict[str, Entry]:
+    """Return the entries of the file at `path` by flattened key; `sections` are the keys that hold
+    others, `settings` all flattened keys there are.
 
     Raises `StartError` where the file cannot be read, or where something else than a text or a list of texts
     stands under a key that is no section.
@@ -42,7 +43,7 @@ def read_config_file(path: Path, sections: Collection[str]) -> dict[str, Entry]:
     except yaml.YAMLError as error:
         raise StartError(f"file {path}{_where(error)}: expected YAML, but {_problem(error)}; correct it") from None
     entries: dict[str, Entry] = {}
-    for key, entry in _flatten(root, "", path, sections):
+    for key, entry in _flatten(root, "", path, sections, settings):
         if key in entries:
             first = entries[key].line
             raise StartError(f"file {path}, line {entry.line}: {key} was given before, on line {first}; remove one")
@@ -50,7 +51,9 @@ def read_config_file(path: Path, sections: Collection[str]) -> dict[str, Entry]:
     return entries
 
 
-def _flatten(node: yaml.Node | None, prefix: str, path: Path, sections: Collection[str]) -> Iterator[tuple[str, Entry]]:
+def _flatten(
+    node: yaml.Node | None, prefix: str, path: Path, sections: Collection[str], settings: Collection[str]
+) -> Iterator[tuple[str, Entry]]:
     if node is None or _is_null(node):
         return
     if not isinstance(node, yaml.MappingNode):
@@ -60,8 +63,9 @@ def _flatten(node: yaml.Node | None, prefix: str, path: Path, sections: Collecti
         )
     for key_node, value_node in node.value:
         key = prefix + (key_node.value if isinstance(key_node, yaml.ScalarNode) else "?")
-        if key in sections:
-            yield from _flatten(value_node, key + ".", path, sections)
+        is_misspelt_section = not prefix and isinstance(value_node, yaml.MappingNode) and key not in settings
+        if key in sections or is_misspelt_section:
+            yield from _flatten(value_node, key + ".", path, sections, settings)
         else:
             yield key, Entry(_value(key, value_node, path), _line(key_node))
 
