@@ -1,4 +1,4 @@
-"""Runners for the faults, and the table that is printed when all is done."""
+"""Runners for the faults, and the tables that are printed when all is done."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _table = Table()
 
 @pytest.fixture
 def table() -> Table:
-    """Where each fault adds its row."""
+    """Where each fault adds its row, and each bound its line."""
     return _table
 
 
@@ -38,7 +38,7 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table."""
-    if _table.rows:
+    """Print the tables."""
+    if _table.rows or _table.bounds:
         terminalreporter.write_line("")
         terminalreporter.write_line(_table.text())

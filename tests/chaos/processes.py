@@ -33,10 +33,10 @@ def children(pid: int) -> list[int]:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes that a process has for itself in memory; 0 where it has ended."""
+    """Bytes of a process's memory that no file is behind, shared with its parent or not; 0 where it has ended."""
     try:
         with open(f"/proc/{pid}/smaps_rollup") as smaps:
-            return sum(int(line.split()[1]) * 1024 for line in smaps if line.startswith("Private_"))
+            return sum(int(line.split()[1]) * 1024 for line in smaps if line.startswith("Anonymous:"))
     except ProcessLookupError:
         return 0
 

@@ -1,9 +1,11 @@
-"""The table that a run ends with: what was done to the runner, and what its gateway saw of it."""
+"""What a run ends with: a table of faults, what was done and what the gateway saw of it, and a table of bounds."""
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tests.chaos.load import Load
 
+BOUNDS_HEAD = ("what", "bound", "seen")
 HEAD = ("fault", "what was done, how often", "requests sent", "failed", "lost", "worst pause (ms)")
 
 
@@ -33,19 +35,27 @@ class Row(NamedTuple):
 
 
 class Table:
-    """The rows so far."""
+    """The rows so far, and the bounds."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.bounds: list[tuple[str, str, str]] = []
 
     def add(self, fault: str, done: str, load: Load) -> None:
         """Add what came of a load."""
         self.rows.append(Row.of(fault, done, load))
 
+    def bound(self, what: str, wanted: str, seen: str) -> None:
+        """Add something that was measured, and what it is to stay within."""
+        self.bounds.append((what, wanted, seen))
+
     def text(self) -> str:
         """As Markdown."""
-        lines = [" | ".join(HEAD), " | ".join(["---", "---", *["---:"] * 4])]
-        for row in self.rows:
-            numbers = (f"{number:,.0f}" for number in (row.sent, row.failed, row.lost, row.worst))
-            lines.append(" | ".join((row.fault, row.done, *numbers)))
-        return "\n".join(f"| {line} |" for line in lines)
+        rows = [(*row[:2], *(f"{number:,.0f}" for number in row[2:])) for row in self.rows]
+        faults = _markdown(HEAD, ["---", "---", *["---:"] * 4], rows)
+        bounds = _markdown(BOUNDS_HEAD, ["---"] * 3, self.bounds)
+        return "\n\n".join(table for table, lines in ((faults, rows), (bounds, self.bounds)) if lines)
+
+
+def _markdown(head: Sequence[str], rule: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))

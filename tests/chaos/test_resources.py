@@ -13,6 +13,7 @@ import pytest
 
 from apisix.runner.server.control import ask
 from apisix.runner.server.store import Store, open_store
+from tests.chaos.fast_load import compile_c
 from tests.chaos.load import PLUGINS, Load, hold_idle, still_open
 from tests.chaos.processes import children, open_files_of, ready_workers, wait_until
 from tests.chaos.table import Table
@@ -116,13 +117,8 @@ def test_the_store_is_deleted(start: Start, table: Table) -> None:
 @pytest.fixture(scope="session")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that moves a process's wall clock."""
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-    if compiler is None:
-        pytest.skip("no C compiler to build clock.c with")
-    library = tmp_path_factory.mktemp("clock") / "clock.so"
     source = Path(__file__).parent / "clock.c"
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    return library
+    return compile_c(source, tmp_path_factory.mktemp("clock") / "clock.so", "-shared", "-fPIC")
 
 
 def test_the_clock_is_set(start: Start, table: Table, clock: Path, tmp_path: Path) -> None:

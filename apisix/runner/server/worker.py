@@ -40,7 +40,7 @@ log = logging.getLogger("apisix.runner.worker")
 
 QUICK_END = 2.0  # seconds that open calls have when the worker is to end quickly
 SWITCH_INTERVAL = 0.0005  # seconds a computing thread may keep the interpreter from the one that serves
-EXPIRE_EVERY = 60.0  # seconds
+EXPIRE_EVERY = 60.0  # seconds, or less where confs expire sooner
 LOOK_EVERY = 1.0  # seconds between two looks whether the store is still there
 AFTER_TAKE_OVER = 0.1  # seconds to go on accepting, for who has found the old socket on the path
 UNUSED_SECONDS = 8.0  # without a connection, after which nobody waits for this runner's successor
@@ -150,7 +150,8 @@ class Worker:
         poller.confs = confs.__len__
         os.register_at_fork(after_in_child=poller.in_forked_child)
         os.register_at_fork(after_in_child=self._output.in_forked_child)
-        next_expiry = time.monotonic() + EXPIRE_EVERY
+        expire_every = min(EXPIRE_EVERY, settings.conf.expire)
+        next_expiry = time.monotonic() + expire_every
         next_look = 0.0
 
         def housekeeping(now: float) -> None:
@@ -159,7 +160,7 @@ class Worker:
                 next_look = now + LOOK_EVERY
                 confs.look()
             if now > next_expiry:
-                next_expiry = now + EXPIRE_EVERY
+                next_expiry = now + expire_every
                 contexts.sweep()
                 for conf in confs.expire():
                     conf.teardown()
