@@ -86,6 +86,10 @@ class Request:
         self._asking: asyncio.Lock | None = None
         self.in_coroutine = False
 
+    def relink(self, link: Link) -> None:
+        """Ask there from now on. For the runner."""
+        self._link = link
+
     @property
     def id(self) -> int:
         """The gateway's number of this call; 0 is one too. The two phases of a request have different ones."""

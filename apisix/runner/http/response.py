@@ -67,6 +67,10 @@ class Response:
         self.after: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
         self.running: tuple[str, float | None, float] | None = None
 
+    def relink(self, link: Link) -> None:
+        """Ask there from now on. For the runner."""
+        self._link = link
+
     @property
     def status_code(self) -> int:
         """The status: 0 in the request phase until it is set, the upstream's in the response phase.

@@ -113,6 +113,22 @@ def answered() -> GatewayError:
     return GatewayError("the call is answered: what is needed later must be asked before filter returns")
 
 
+class _Answered:
+    """The link of a call that is answered."""
+
+    def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
+        raise answered()
+
+    async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
+        raise answered()
+
+    def kept_context(self, request_id: str) -> bytes | None:
+        raise answered()
+
+
+ANSWERED = _Answered()
+
+
 class _Replies:
     """What is asked in one turn, and what has come of it."""
 

@@ -30,7 +30,7 @@ from apisix.runner.http.response import Response
 from apisix.runner.http.variables import ResponsePhaseRequest
 from apisix.runner.plugin.chain import InThread
 from apisix.runner.plugin.errors import ConfError, PluginFailure
-from apisix.runner.server.asking import Asking, answered
+from apisix.runner.server.asking import ANSWERED, Asking, answered
 from apisix.runner.server.confs import PhaseChain, PreparedConf
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
@@ -148,7 +148,7 @@ class Call:
             answer = self.answer()
         except BaseException as error:
             answer = self.failed(error)
-        self.ended = True
+        self._end()
         if self.asking is not None:
             self.asking.end()
         return answer
@@ -171,10 +171,17 @@ class Call:
             answer = self.answer()
         except Exception as error:
             answer = self.failed(error)
-        self.ended = True
+        self._end()
         if self.asking is not None:
             await self.asking.end_async()
         return answer
+
+    def _end(self) -> None:
+        """Be no link any more: in a circle with its request a call would stay until the garbage collector comes by,
+        which with many confs is seldom."""
+        self.ended = True
+        self.request.relink(ANSWERED)
+        self.response.relink(ANSWERED)
 
     def check(self) -> None:
         """Raise what kept the conf from being prepared."""
