@@ -291,6 +291,7 @@ def test_12_the_successors_socket_stays(managed: bool, told_first: bool) -> None
         with Runner(PLUGINS, socket_path=old.path, managed=True) as new:
             new.wait_until_ready()
             if not told_first:
+                new.log.wait_for("took over")
                 old.signal(signal.SIGTERM)
             assert old.wait() == 0
             with new.connect() as gateway:
