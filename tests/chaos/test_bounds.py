@@ -139,7 +139,7 @@ def test_memory_over_a_million_requests(start: Start, table: Table, fast_load: F
 
 
 def test_memory_over_confs_that_come_and_go(start: Start, table: Table) -> None:
-    runner = start(PLUGINS, "--conf-expire", "2", "--logging-level", "warn")
+    runner = start(PLUGINS, "--conf-expire", "2")
     store = open_store(runner.path)
     assert store is not None
     memory = []
