@@ -1,5 +1,6 @@
 """New code in a running runner: on HUP, and by itself with --reload. No request is lost meanwhile."""
 
+import contextlib
 import signal
 
 import pytest
@@ -154,6 +155,45 @@ def test_code_that_ends_the_process_as_it_loads_leaves_the_old(start: Start) -> 
         assert "exit code 7" in runner.log.wait_for("reload refused")
         load.wait_for_more()
     assert load.failures == []
+
+
+LOADS_ONCE = """
+import pathlib
+room = pathlib.Path(__file__).parent
+try:
+    (room / "first").touch(exist_ok=False)
+except FileExistsError:
+    while not (room / "go").exists():
+        time.sleep(0.01)
+    raise ValueError("once is enough")
+
+class Version(Base):
+    def filter(self, request, response):
+        (room / "called").touch()
+        while not (room / "refused").exists():
+            time.sleep(0.01)
+        self.stop(200, "2")
+"""
+
+
+def test_a_new_worker_that_accepted_before_the_reload_was_refused_answers_its_calls(start: Start) -> None:
+    runner = start(version("1"), "--workers", "2")
+    runner.worker(2)
+    runner.write(LOADS_ONCE)
+    runner.signal(signal.SIGHUP)
+    runner.worker(3)
+    called = runner.folder / "called"
+    with contextlib.ExitStack() as stack:
+        while not called.exists():  # until one gets to the new worker
+            connection = stack.enter_context(runner.connect())
+            connection.start_call(connection.prepare(("version", "")))
+            while connection.is_silent() and not called.exists():
+                pass
+        (runner.folder / "go").touch()
+        runner.log.wait_for("reload refused, the old code goes on")
+        (runner.folder / "refused").touch()
+        assert body_of(connection.receive()) == "2"
+        wait_for_death(runner.worker(3))
 
 
 # By itself.

@@ -168,6 +168,8 @@ class Supervisor:
             self._processes.retire(process)
 
     def _reported(self, process: Process, report: Report) -> None:
+        if process.retiring:
+            return
         if process.generation > self._generation:
             self._next_reported(report)
         elif report.ready:
@@ -291,13 +293,11 @@ class Supervisor:
             self._rolled(Answer(True, f"generation {self._generation} serves"))
 
     def _refuse_next(self, why: str) -> None:
-        refused = self._processes.of(self._generation + 1)
         if not self._rolling:
             return
-        for process in refused:
-            process.retiring = True
+        for process in self._processes.of(self._generation + 1):
             process.generation = self._generation
-            process.signal(signal.SIGKILL)
+            self._processes.retire(process)  # no kill: it may have accepted, and calls may be open
         log.error("reload refused, the old code goes on: %s", why)
         self._rolled(Answer(False, f"reload refused, the old code goes on: {why}"))
 
