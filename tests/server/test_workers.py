@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from apisix.runner.server.control import Status, ask
 from tests.server.connections import SECONDS, Closed, Connection, body_of
@@ -259,3 +260,13 @@ class TestControl:
         (folder / "broken.py").write_text("def broken(:")
         runner = start(folder)
         assert ask(runner.path, "reload").ok
+
+
+def test_processes_are_named_after_what_they_do(start: Start) -> None:
+    runner = start(PLUGINS)
+
+    def title(pid: int) -> str:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").rstrip("\0")
+
+    assert title(runner.pid) == f"apisix-runner: supervisor on {runner.path}"
+    assert title(runner.worker()) == f"apisix-runner: worker of generation 0 on {runner.path}"

@@ -18,6 +18,7 @@ from apisix.runner.server import worker
 from apisix.runner.server.board import Board, OwnRow, Row
 from apisix.runner.server.handover import Handover
 from apisix.runner.server.listen import Listener
+from apisix.runner.server.title import set_title
 from apisix.runner.server.worker import Channels, Report
 
 _MEMORY_EVENTS = "/sys/fs/cgroup/memory.events"
@@ -108,6 +109,7 @@ class Processes:
         read_report, write_report = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
+            set_title(f"worker of generation {generation} on {self._listener.path}")
             self._on_fork()
             os.close(read_report)
             os.close(self._lifeline_end)

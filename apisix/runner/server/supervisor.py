@@ -29,6 +29,7 @@ from apisix.runner.server.listen import Listener, user_ids
 from apisix.runner.server.notify import notify
 from apisix.runner.server.processes import Process, Processes, memory_of
 from apisix.runner.server.store import open_store, remove_unused
+from apisix.runner.server.title import set_title
 from apisix.runner.server.watcher import start_watcher
 from apisix.runner.server.worker import SHOW_STACKS, Report
 
@@ -417,6 +418,7 @@ def run(settings: Settings, *, reload: bool = False) -> int:
     managed = "APISIX_CONF_EXPIRE_TIME" in os.environ
     user_ids(settings.socket.allow_users)  # a user that is not there is a mistake to tell now
     listener = Listener(settings.socket, managed)
+    set_title(f"supervisor on {listener.path}")
     return Supervisor(settings, listener, reload).run()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apisix.runner.errors import StartError
+from apisix.runner.server.title import set_title
 
 DEBOUNCE = 100  # milliseconds in which several changes are one
 STEP = 20  # milliseconds between two looks
@@ -38,6 +39,7 @@ def start_watcher(folders: Sequence[Path], on_fork: Callable[[], None]) -> int:
         return pid
     try:
         on_fork()
+        set_title("watcher of plugins' files")
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the supervisor tells what comes of a change
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's
         changes = watchfiles.watch(
