@@ -1,6 +1,7 @@
 """How long things may take, and how much memory. Where other programs share the machine, the best of three counts."""
 
 import contextlib
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -143,15 +144,16 @@ def test_memory_over_confs_that_come_and_go(start: Start, table: Table) -> None:
     store = open_store(runner.path)
     assert store is not None
     memory = []
-    for number in range(6):
+    for number in range(9):
         prepare_confs(runner.path, CONFS, f"round {number} ")
         wait_until(lambda: the_worker(runner).confs < 100, 30)
         memory.append(memory_of(the_worker(runner).pid))
-    first, last = memory[1], memory[-1]
+    # What the allocator keeps differs from round to round by more than the bound; a leak moves the middle.
+    first, last = statistics.median(memory[1:5]), statistics.median(memory[5:])
     table.bound(
-        f"memory of a worker over {5 * CONFS:,} confs that expire, {CONFS:,} at a time",
+        f"memory of a worker over {8 * CONFS:,} confs that expire, {CONFS:,} at a time: medians of 4 rounds",
         "within 5 %",
         f"{first / 2**20:.1f} to {last / 2**20:.1f} MiB, {(last - first) / first:+.1%}",
     )
-    assert abs(last - first) < 0.05 * first, memory
+    assert last - first < 0.05 * first, memory
     assert len(list(store.folder.iterdir())) < 100, "they have left the disk too"
