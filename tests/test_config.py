@@ -243,7 +243,7 @@ class TestValues:
             ),
             ("logging.level", ["", "warning", "INFO", "3"], "debug, info, warn or error"),
             ("logging.format", ["xml"], "text or json"),
-            ("workers", ["0", "101", "-1", "1.0", "two", "", "1e1", "²"], "a whole number from 1 to 100"),
+            ("workers", ["101", "-1", "1.0", "two", "", "1e1", "²"], "a whole number from 0 to 100"),
             ("threads", ["0", "1025", "true", "9" * 30], "a whole number from 1 to 1024"),
             ("timeout", ["0", "60", "-1", "nan", "inf", "1m", ""], "seconds, more than 0 and less than 60"),
             ("setup_timeout", ["0", "5"], "seconds, more than 0 and less than 5"),

@@ -105,7 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     socket: SocketSettings
     logging: LoggingSettings = LoggingSettings()
-    workers: Annotated[int, Setting(kinds.whole(1, 100), "Worker processes")] = 1
+    workers: Annotated[int, Setting(kinds.whole(0, 100), "Worker processes; 0: one for each core, at most 4")] = 0
     threads: Annotated[int, Setting(kinds.whole(1, 1024), "Threads of a worker, for plugins that block")] = 32
     timeout: Annotated[
         float,

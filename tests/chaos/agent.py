@@ -116,6 +116,7 @@ class Agent:
             "APISIX_LISTEN_ADDRESS": f"unix:{self.path}",
             "APISIX_CONF_EXPIRE_TIME": "3600",
             "PATH": os.environ["PATH"],
+            "APISIX_RUNNER_WORKERS": "1",
             "APISIX_RUNNER_PLUGINS_PATHS": str(plugin_folder),
             **environ,
         }

@@ -38,7 +38,7 @@ class RunnerProcess:
     def __init__(self, path: Path, log: Path, plugins: Path = PLUGINS, arguments: Sequence[str] = ()) -> None:
         self.path = path
         self.log = log
-        self._command = [sys.executable, "-m", "apisix.runner", "start", "--socket", str(path)]
+        self._command = [sys.executable, "-m", "apisix.runner", "start", "--workers", "1", "--socket", str(path)]
         self._command += ["--plugins", str(plugins), "--logging-level", "debug", *arguments]
         self._processes: list[subprocess.Popen[bytes]] = []
 

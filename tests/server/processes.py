@@ -115,7 +115,7 @@ class Runner:
 
     Args:
         plugins: source of its one plugin file, `HEADER` apart; or the folder that has them.
-        flags: for `apisix-runner start`.
+        flags: for `apisix-runner start`; without any it has one worker.
         environ: variables besides PATH.
         socket_path: where it listens; by default a new one.
         prefix: what is put before its command line.
@@ -146,7 +146,18 @@ class Runner:
         if managed:
             variables["APISIX_CONF_EXPIRE_TIME"] = "3600"
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "apisix.runner", "start", "--plugins", str(self.folder), *flags],
+            [
+                *prefix,
+                sys.executable,
+                "-m",
+                "apisix.runner",
+                "start",
+                "--workers",
+                "1",
+                "--plugins",
+                str(self.folder),
+                *flags,
+            ],
             cwd=PROJECT,
             env={**variables, **(environ or {})},
             stdin=subprocess.PIPE if managed else subprocess.DEVNULL,

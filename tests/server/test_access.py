@@ -106,7 +106,7 @@ def test_a_socket_that_systemd_passes_is_used_and_left_alone(tmp_path: Path) -> 
         # As systemd does: the socket becomes descriptor 3 of the process whose pid LISTEN_PID names.
         code = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
         code += "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
-        command = ["-m", "apisix.runner", "start", "--socket", str(path), "--plugins", str(plugins)]
+        command = ["-m", "apisix.runner", "start", "--workers", "1", "--socket", str(path), "--plugins", str(plugins)]
         runner = subprocess.Popen(
             [sys.executable, "-c", code, str(listener.fileno()), *command],
             cwd=PROJECT,

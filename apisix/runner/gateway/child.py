@@ -91,7 +91,7 @@ class RunnerChild:
 
     async def _spawn(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "apisix.runner", "start", "--reload", *self._flags),
+            *(sys.executable, "-m", "apisix.runner", "start", "--reload", "--workers", "1", *self._flags),
             env={**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{self.socket}", "APISIX_CONF_EXPIRE_TIME": "3600"},
             stdin=asyncio.subprocess.PIPE,
             stdout=sys.stderr.fileno(),

@@ -53,6 +53,7 @@ HANDED_OVER_TICK = 5  # milliseconds between two looks whether old workers have 
 HANDED_OVER_SECONDS = 2.0  # after which a reload counts as done although one has not
 FILES_BESIDES = 1024  # open files beside connections, those of plugins among them
 START_SECONDS = 60.0  # that a worker may take to load the plugins
+MOST_BY_DEFAULT = 4  # workers, however many cores there are
 ROUND = 1.0  # seconds between two looks at the workers' rows
 KILL_AFTER = 3.0  # seconds that workers have which are to end quickly: more than they give their calls
 
@@ -70,7 +71,7 @@ class Supervisor:
         self._settings = settings
         self._listener = listener
         self._reload = reload
-        self._target = settings.workers
+        self._target = settings.workers or min(len(os.sched_getaffinity(0)), MOST_BY_DEFAULT)
         self._generation = 0
         self._rolling = False
         self._roll_again = False
