@@ -112,7 +112,7 @@ def test_what_is_not_given_is_not_set(echo: PluginClient) -> None:
 
 def test_an_older_gateway_does_not_answer() -> None:
     with pytest.raises(GatewayError, match=r"VAR from 2\.9 on"):
-        PluginClient(Echo, version=(2, 7, 0)).get()
+        PluginClient(Echo, version="2.7").get()
 
 
 def test_a_response_tells_what_the_client_gets() -> None:
@@ -132,6 +132,63 @@ def test_a_plugins_exception_is_raised_as_it_is() -> None:
 def test_a_conf_that_the_plugin_rejects_is_raised() -> None:
     with pytest.raises(ConfError, match=r"conf \$\.limit: expected int, got str"):
         PluginClient(Echo, conf={"limit": "many"})
+
+
+def test_each_request_has_a_context_of_its_own() -> None:
+    client = PluginClient(Harden)
+    client.get("/first")
+    client.get("/second")
+    assert client.respond(200, {}, "hi").headers["x-seen"] == "/second"
+
+
+class RemembersSome(Base):
+    """Keeps a context for one path only."""
+
+    def filter(self, request: Request, response: Response) -> None:
+        if request.path == "/kept":
+            request.context["path"] = request.path
+
+    def filter_response(self, request: Request, response: Response) -> None:
+        response.headers["X-Kept"] = request.context.get("path", "none")
+
+
+def test_a_request_does_not_find_the_context_of_an_earlier_one() -> None:
+    client = PluginClient(RemembersSome)
+    client.get("/kept")
+    client.get("/other")
+    assert client.respond().headers["x-kept"] == "none"
+
+
+class Variables(Base):
+    def filter(self, request: Request, response: Response) -> None:
+        names = request.json()
+        self.stop(200, dict(request.vars(*names)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("arg_a", "1"),
+        ("arg_flag", "true"),
+        ("arg_none", None),
+        ("args", "a=1&a=2&flag"),
+        ("cookie_session", "s1"),
+        ("http_cookie", "theme=dark; session=s1"),
+        ("http_x_twice", "1, 2"),
+        ("uri", "/a b"),
+        ("request_uri", "/a%20b?a=1&a=2&flag"),
+        ("consumer_name", None),
+    ],
+)
+def test_a_request_makes_variables_as_nginx_does(name: str, value: str | None) -> None:
+    headers = [("Cookie", "theme=dark; session=s1"), ("X-Twice", "1"), ("X-Twice", "2")]
+    result = PluginClient(Variables).post("/a%20b?a=1&a=2&flag", [name], headers=headers)
+    assert result.json() == {name: value}
+
+
+def test_a_plugin_may_stand_in_a_chain_twice() -> None:
+    result = PluginClient([(Rewrite, None), (Rewrite, None), (Stop, None)]).get("/x")
+    assert result.stopped
 
 
 def test_a_chain_runs_in_order() -> None:

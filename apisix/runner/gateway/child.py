@@ -39,12 +39,16 @@ class RunnerChild:
         socket: where it has to listen.
         flags: for `apisix-runner start`.
         on_death: called when it has died.
+        output: the file descriptor that gets all it writes; without one, stderr does.
     """
 
-    def __init__(self, socket: Path, flags: Sequence[str], on_death: Callable[[], None]) -> None:
+    def __init__(
+        self, socket: Path, flags: Sequence[str], on_death: Callable[[], None], output: int | None = None
+    ) -> None:
         self.socket = socket
         self._flags = tuple(flags)
         self._on_death = on_death
+        self._output = output
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -91,10 +95,11 @@ class RunnerChild:
 
     async def _spawn(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "apisix.runner", "start", "--reload", "--workers", "1", *self._flags),
+            *(sys.executable, "-m", "apisix.runner", "start", "--workers", "1", *self._flags),
             env={**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{self.socket}", "APISIX_CONF_EXPIRE_TIME": "3600"},
             stdin=asyncio.subprocess.PIPE,
-            stdout=sys.stderr.fileno(),
+            stdout=sys.stderr.fileno() if self._output is None else self._output,
+            stderr=self._output,
             start_new_session=True,
         )
 

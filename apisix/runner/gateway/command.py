@@ -67,7 +67,7 @@ def dev(
     """
     logs.setup("info", "text")
     upstream = None if no_upstream else Echo(HOST, upstream_port)
-    flags = ["--gateway-version", apisix_version]
+    flags = ["--reload", "--gateway-version", apisix_version]
     for folder in plugins:
         flags += ["--plugins", str(folder)]
     asyncio.run(_run(port, socket, flags, routes, apisix_version, admin_key, upstream))

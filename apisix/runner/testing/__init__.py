@@ -1,4 +1,7 @@
-"""The test kit: plugins tried in a test as they run in production, without a gateway.
+"""The test kit: plugins tried in a test as they run in production.
+
+Two ways: `PluginClient` runs a plugin in the test's own process, without a gateway, in a millisecond; `LiveGateway`
+starts a gateway, a runner and an upstream. pytest has them as the fixtures `plugin_client` and `gateway`.
 
 Example:
     >>> from apisix.runner.testing import PluginClient
@@ -8,6 +11,17 @@ Example:
 """
 
 from apisix.runner.testing.client import PluginClient
+from apisix.runner.testing.fixtures import GatewayFactory, PluginClientFactory
+from apisix.runner.testing.live import LiveGateway, plugin_route
 from apisix.runner.testing.results import RequestResult, ResponseResult, Upstream
 
-__all__ = ["PluginClient", "RequestResult", "ResponseResult", "Upstream"]
+__all__ = [
+    "GatewayFactory",
+    "LiveGateway",
+    "PluginClient",
+    "PluginClientFactory",
+    "RequestResult",
+    "ResponseResult",
+    "Upstream",
+    "plugin_route",
+]
