@@ -7,9 +7,14 @@ How pages say what is to be checked:
   `apisix-runner dev` runs, with the page's plugins and routes; the others were seen when the page was written.
 - A ``log`` block has lines that the runner then logs, whatever the numbers in them.
 - ``...`` stands for what a page leaves out.
+- A page ``docs/examples/NAME.md`` has the plugin and the routes of ``examples/NAME``, and is run with them alone. Its
+  ``python`` and ``yaml`` blocks are pieces of those files. Where an example needs a service, such as Redis,
+  ``examples/NAME/services.py`` has a context manager ``running()``, which starts it, and gives what to put into the
+  routes for its address: ``{"127.0.0.1:6379": "127.0.0.1:40123"}``.
 """
 
 import http.client
+import importlib
 import os
 import re
 import runpy
@@ -21,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +41,8 @@ from apisix.runner.plugin.discovery import PACKAGED_FOLDER, load_plugins
 from apisix.runner.server.store import open_store
 
 PROJECT = Path(__file__).parent.parent
-PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
+EXAMPLE_PAGES = [page for page in sorted((PROJECT / "docs" / "examples").glob("*.md")) if page.name != "index.md"]
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 SECONDS = 20
 WRITTEN_IN = "/opt/apisix-runner"
 """The project's folder when the pages were written; it stands in the log lines that they show."""
@@ -69,7 +76,7 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     return [block for block in every if not languages or block.language in languages]
 
 
-BLOCKS = [block for page in PAGES for block in blocks(page)]
+BLOCKS = [block for page in PAGES if page not in EXAMPLE_PAGES for block in blocks(page)]
 PLUGIN_BLOCKS = [block for block in BLOCKS if block.plugin_file]
 
 
@@ -107,10 +114,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert dead_links(page) == []
 
 
-def test_the_index_names_every_page() -> None:
-    index = (PROJECT / "docs" / "index.md").read_text()
-    missing = [page.name for page in (PROJECT / "docs").glob("*.md") if f"({page.name})" not in index]
-    assert [page for page in missing if page != "index.md"] == [], "name them in docs/index.md"
+@pytest.mark.parametrize("folder", [PROJECT / "docs", PROJECT / "docs" / "examples"], ids=name)
+def test_the_index_names_every_page(folder: Path) -> None:
+    index = (folder / "index.md").read_text()
+    missing = [page.name for page in folder.glob("*.md") if f"({page.name})" not in index]
+    assert [page for page in missing if page != "index.md"] == [], "name them in index.md"
 
 
 # Blocks
@@ -165,24 +173,15 @@ def test_the_lines_that_operators_are_told_about_are_those_that_the_code_logs() 
 
 
 class Dev:
-    """`apisix-runner dev` with the plugins and routes of all pages."""
+    """`apisix-runner dev`, as readers of a page run it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.plugins = folder / "plugins"
-        self.plugins.mkdir()
-        self.written: dict[str, str] = {}
-        files = [block.plugin_file for block in PLUGIN_BLOCKS]
-        for block in PLUGIN_BLOCKS:
-            if files.count(block.plugin_file) == 1:  # one of several versions is saved where its page has it
-                self._write(block)
-        routes = folder / "routes.yaml"
-        routes.write_text(_merged_routes())
+    def __init__(self, routes: Path, plugins: list[Path]) -> None:
         self.port = _free_port()
         command = [sys.executable, "-m", "apisix.runner", "dev", "--port", str(self.port), "--upstream-port", "0"]
         self.process = subprocess.Popen(
-            [*command, "--routes", str(routes)],
+            [*command, "--routes", str(routes), *(word for folder in plugins for word in ("--plugins", str(folder)))],
             cwd=PROJECT,
-            env={"PATH": os.environ["PATH"], "APISIX_RUNNER_PLUGINS_PATHS": f"{PACKAGED_FOLDER}:{self.plugins}"},
+            env={"PATH": os.environ["PATH"]},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -207,9 +206,14 @@ class Dev:
 
     def normal(self, line: str) -> str:
         """A line of the log without what is different each time, and without the module that logs it."""
-        line = line.replace(str(self.plugins), f"{WRITTEN_IN}/apisix/plugins").replace(str(PROJECT), WRITTEN_IN)
+        line = line.replace(str(PROJECT), WRITTEN_IN)
         line = re.sub(r"^\S+Z (\w+ +apisix\.runner)\S*", r"\1", line.rstrip("\n"))
         return re.sub(r"\d+(\.\d+)?", "0", line)
+
+    def count(self, text: str) -> int:
+        """How many lines were logged with a text in them."""
+        with self._logged:
+            return sum(text in line for line in self._log)
 
     def wait_for(self, text: str, count: int = 1) -> None:
         """Wait until lines with a text in them were logged."""
@@ -224,6 +228,34 @@ class Dev:
             met = self._logged.wait_for(lambda: re.search(pattern(shown), "\n".join(self._log) + "\n") is not None, 3)
             return "" if met else f"{shown}\nis not in the log:\n" + "\n".join(self._log)
 
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(SECONDS) == 0
+        self._reader.join(SECONDS)
+        store = open_store(self.socket)
+        assert store is not None
+        shutil.rmtree(store.folder)
+
+
+class PagesDev(Dev):
+    """With the plugins and routes of all pages but the examples'."""
+
+    def __init__(self, folder: Path) -> None:
+        self.plugins = folder / "plugins"
+        self.plugins.mkdir()
+        self.written: dict[str, str] = {}
+        files = [block.plugin_file for block in PLUGIN_BLOCKS]
+        for block in PLUGIN_BLOCKS:
+            if files.count(block.plugin_file) == 1:  # one of several versions is saved where its page has it
+                self._write(block)
+        routes = folder / "routes.yaml"
+        routes.write_text(_merged_routes())
+        super().__init__(routes, [PACKAGED_FOLDER, self.plugins])
+
+    def normal(self, line: str) -> str:
+        """As `Dev`; the plugins stand where readers have saved them."""
+        return super().normal(line.replace(str(self.plugins), f"{WRITTEN_IN}/apisix/plugins"))
+
     def _write(self, block: Block) -> bool:
         assert block.plugin_file
         if self.written.get(block.plugin_file) == block.text:
@@ -236,18 +268,9 @@ class Dev:
 
     def save(self, block: Block) -> None:
         """Save a page's plugin, and wait until it is live."""
-        with self._logged:
-            before = sum("reloaded: generation" in line for line in self._log)
+        before = self.count("reloaded: generation")
         if self._write(block):
             self.wait_for("reloaded: generation", before + 1)
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(SECONDS) == 0
-        self._reader.join(SECONDS)
-        store = open_store(self.socket)
-        assert store is not None
-        shutil.rmtree(store.folder)
 
 
 def _merged_routes() -> str:
@@ -264,9 +287,9 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def dev() -> Iterator[Dev]:
+def dev() -> Iterator[PagesDev]:
     with tempfile.TemporaryDirectory() as folder:
-        running = Dev(Path(folder))
+        running = PagesDev(Path(folder))
         yield running
         running.stop()
 
@@ -337,24 +360,35 @@ def without_what_changes(printed: str) -> str:
     return re.sub(r'"(create_time|update_time|createdIndex|modifiedIndex)":\d+', r'"\1":0', lines).rstrip("\n") + "\n"
 
 
-RUN_PAGES = [page for page in PAGES if any("$ curl" in block.text for block in blocks(page, "console"))]
+def runs_as_shown(block: Block, dev: Dev, stand_ins: Mapping[str, str]) -> None:
+    """Run the `curl` commands of a console block, or wait for the lines of a log block; compare with what is shown."""
+    if block.language == "console":
+        for words, shown in commands(block):
+            if words[0] == "curl":
+                printed = curl(words, dev.port).replace(str(dev.port), "9080")
+                for written, real in stand_ins.items():
+                    printed = printed.replace(real, written)
+                expected = pattern(without_what_changes(shown))
+                assert re.fullmatch(expected, without_what_changes(printed)), f"{block.place}: {words}\n{printed}"
+    elif block.language == "log":
+        for event in re.split(r"^(?=\d{4}-)", block.text, flags=re.MULTILINE)[1:]:
+            lack = dev.lacks(event)
+            assert not lack, f"{block.place}: {lack}"
+
+
+RUN_PAGES = [
+    page
+    for page in PAGES
+    if page not in EXAMPLE_PAGES and any("$ curl" in block.text for block in blocks(page, "console"))
+]
 
 
 @pytest.mark.parametrize("page", RUN_PAGES, ids=name)
-def test_commands_print_what_the_page_shows(page: Path, dev: Dev) -> None:
+def test_commands_print_what_the_page_shows(page: Path, dev: PagesDev) -> None:
     for block in blocks(page):
         if block.plugin_file:
             dev.save(block)
-        elif block.language == "console":
-            for words, shown in commands(block):
-                if words[0] == "curl":
-                    printed = curl(words, dev.port).replace(str(dev.port), "9080")
-                    expected = pattern(without_what_changes(shown))
-                    assert re.fullmatch(expected, without_what_changes(printed)), f"{block.place}: {words}\n{printed}"
-        elif block.language == "log":
-            for event in re.split(r"^(?=\d{4}-)", block.text, flags=re.MULTILINE)[1:]:
-                lack = dev.lacks(event)
-                assert not lack, f"{block.place}: {lack}"
+        runs_as_shown(block, dev, {})
 
 
 def test_the_first_plugin_is_among_what_is_run() -> None:
@@ -362,3 +396,66 @@ def test_the_first_plugin_is_among_what_is_run() -> None:
     assert [block.plugin_file for block in blocks(readme) if block.plugin_file] == ["hello.py"]
     run = [words for block in blocks(readme, "console") for words, _ in commands(block) if words[0] == "curl"]
     assert any("/hello" in word for words in run for word in words)
+
+
+# Examples
+
+EXAMPLES = [folder for folder in sorted((PROJECT / "examples").iterdir()) if (folder / "plugins").is_dir()]
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=name)
+def test_an_example_is_complete(folder: Path) -> None:
+    page = PROJECT / "docs" / "examples" / f"{folder.name}.md"
+    needed = [folder / "plugins" / f"{folder.name}.py", folder / "apisix.yaml", folder / f"test_{folder.name}.py", page]
+    assert [file for file in needed if not file.is_file()] == []
+
+
+def _services(folder: Path) -> AbstractContextManager[Mapping[str, str]]:
+    """Starts what an example needs; gives what stands for the addresses in its routes."""
+    if not (folder / "services.py").exists():
+        return nullcontext({})
+    running: AbstractContextManager[Mapping[str, str]]
+    running = importlib.import_module(f"examples.{folder.name}.services").running()
+    return running
+
+
+@contextmanager
+def example_dev(folder: Path, stand_ins: Mapping[str, str]) -> Iterator[Dev]:
+    """An example, run as its page says."""
+    with tempfile.TemporaryDirectory() as made:
+        text = (folder / "apisix.yaml").read_text()
+        for written, real in stand_ins.items():
+            assert written in text, f"{folder.name}/services.py names {written}, which is not in apisix.yaml"
+            text = text.replace(written, real)
+        routes = Path(made) / "apisix.yaml"
+        routes.write_text(text)
+        running = Dev(routes, [folder / "plugins"])
+        yield running
+        running.stop()
+
+
+@pytest.mark.parametrize("page", EXAMPLE_PAGES, ids=name)
+def test_an_examples_page_shows_what_its_files_say(page: Path) -> None:
+    folder = PROJECT / "examples" / page.stem
+    files = [file.read_text() for file in folder.rglob("*") if file.suffix in (".py", ".yaml")]
+    for block in blocks(page, "python", "yaml"):
+        lines = block.text.splitlines()
+        assert any(_stand_in(lines, file) for file in files), f"{block.place}: not in a file of {folder}"
+    started = [words for block in blocks(page, "console") for words, _ in commands(block) if words[0] != "curl"]
+    folder_name = f"examples/{page.stem}"
+    dev = f".venv/bin/apisix-runner dev --routes {folder_name}/apisix.yaml --plugins {folder_name}/plugins"
+    assert shlex.split(dev) in started
+
+
+def _stand_in(lines: list[str], text: str) -> bool:
+    """Whether lines stand in a text one below the other, wherever they are indented to."""
+    shown = "".join(f" *{re.escape(line.strip())} *\n" for line in lines)
+    return re.search(f"^{shown}", text, re.MULTILINE) is not None
+
+
+@pytest.mark.parametrize("page", EXAMPLE_PAGES, ids=name)
+def test_an_examples_commands_print_what_its_page_shows(page: Path) -> None:
+    folder = PROJECT / "examples" / page.stem
+    with _services(folder) as stand_ins, example_dev(folder, stand_ins) as dev:
+        for block in blocks(page):
+            runs_as_shown(block, dev, stand_ins)
