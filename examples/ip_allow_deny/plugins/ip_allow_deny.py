@@ -63,7 +63,7 @@ class IpAllowDeny(Base):
 
 def networks(name: str, entries: Sequence[str]) -> tuple[Network, ...]:
     """The networks of a list in the conf; an address is a network of one."""
-    found = []
+    found: list[Network] = []
     for place, entry in enumerate(entries):
         try:
             network = ipaddress.ip_network(entry)
@@ -82,4 +82,6 @@ def contains(listed: Sequence[Network], address: Address) -> bool:
 
 def unmapped(address: Address) -> Address:
     """The IPv4 address that an IPv6 one may stand for."""
-    return getattr(address, "ipv4_mapped", None) or address
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
