@@ -9,13 +9,14 @@ STAMP := $(VENV)/.apisix-runner-$(firstword $(shell pwd -P | cksum))
 FUZZ_MUTATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev test lint fuzz bench bench-peers guard dist chaos clean
+.PHONY: help install dev test lint docs fuzz bench bench-peers guard dist chaos clean
 
 help:
 	@echo "make install   install the runner, ready to be started by APISIX"
 	@echo "make dev       try it: runner, gateway and upstream in one command, no APISIX needed"
 	@echo "make test      all tests, with coverage"
 	@echo "make lint      ruff, mypy, layers"
+	@echo "make docs      the documentation as a site, in build/docs"
 	@echo "make fuzz      mutated frames against both codecs, then with sanitizers (FUZZ_MUTATIONS=$(FUZZ_MUTATIONS))"
 	@echo "make bench     what the runner costs, over plugins, connections and sizes (QUICK=1: only to try it)"
 	@echo "make bench-peers  the same beside other runners: GO_RUNNER=, JAVA_RUNNER=, OLD_PYTHON_RUNNER= (benchmarks/README.md)"
@@ -46,6 +47,10 @@ lint: $(STAMP)-dev
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(STAMP)-dev
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "The documentation is in build/docs/index.html"
 
 fuzz: $(STAMP)-dev
 	FUZZ_MUTATIONS=$(FUZZ_MUTATIONS) $(RUN) -m pytest tests/wire -k fuzz
