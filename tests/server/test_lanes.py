@@ -1,6 +1,6 @@
 """Lanes: how a chain earns the inline lane, and loses it."""
 
-from apisix.runner.server.lanes import MOST_RUNS_TO_PROMOTE, RUNS_TO_PROMOTE, WINDOW, Lane
+from apisix.runner.server.lanes import MOST_RUNS_TO_PROMOTE, QUICK_SECONDS, RUNS_TO_PROMOTE, WINDOW, Lane
 
 QUICK, SLOW = 0.0001, 0.01
 
@@ -8,6 +8,12 @@ QUICK, SLOW = 0.0001, 0.01
 def run_in_pool(lane: Lane, count: int, seconds: float = QUICK, computing: float = 0) -> None:
     for _ in range(count):
         lane.ran_in_pool(seconds, computing)
+
+
+def run_inline(lane: Lane, seconds: float) -> None:
+    lane.runs += 1
+    if seconds > QUICK_SECONDS:
+        lane.was_slow_inline()
 
 
 def promoted(blocking: bool | None = None) -> Lane:
@@ -50,28 +56,28 @@ def test_a_slow_run_begins_the_row_anew() -> None:
 def test_one_slow_run_proves_nothing() -> None:
     lane = promoted()
     for _ in range(5):
-        lane.ran_inline(SLOW)
+        run_inline(lane, SLOW)
         for _ in range(WINDOW):
-            lane.ran_inline(QUICK)
+            run_inline(lane, QUICK)
     assert lane.inline
 
 
 def test_two_slow_runs_within_the_window_demote_it() -> None:
     lane = promoted()
-    lane.ran_inline(SLOW)
+    run_inline(lane, SLOW)
     for _ in range(WINDOW - 2):
-        lane.ran_inline(QUICK)
+        run_inline(lane, QUICK)
     assert lane.inline
-    lane.ran_inline(SLOW)
+    run_inline(lane, SLOW)
     assert not lane.inline
 
 
 def test_a_slow_run_from_before_the_promotion_does_not_count() -> None:
     lane = promoted()
-    lane.ran_inline(SLOW)
+    run_inline(lane, SLOW)
     lane.demote()
     runs_until_promoted(lane)
-    lane.ran_inline(SLOW)
+    run_inline(lane, SLOW)
     assert lane.inline
 
 
@@ -98,7 +104,7 @@ def test_what_declares_to_block_is_never_promoted() -> None:
 def test_what_declares_not_to_block_begins_inline_and_is_not_demoted_for_slow_runs() -> None:
     lane = Lane(False)
     for _ in range(100):
-        lane.ran_inline(SLOW)
+        run_inline(lane, SLOW)
     assert lane.inline
 
 

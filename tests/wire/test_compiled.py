@@ -22,7 +22,17 @@ from tests.wire.test_fuzz import MUTATIONS, SEED, corpus, mutate
 from tests.wire.test_malformed import CASES
 
 LAZY = {
-    "HTTPReqCall.Req": ("id", "conf_token", "src_ip", "method", "path", "args", "headers"),
+    "HTTPReqCall.Req": (
+        "id",
+        "conf_token",
+        "src_ip",
+        "method",
+        "path",
+        "args",
+        "headers",
+        "args_by_name",
+        "headers_by_name",
+    ),
     "HTTPRespCall.Req": ("id", "status", "conf_token", "headers"),
 }
 DECODERS = {

@@ -11,12 +11,14 @@ Rules that live here (APISIX ext-plugin/init.lua, `rpc_handlers`):
 - Headers that frame a message are never sent: they would be those of another message.
 """
 
+from apisix.runner.http.fields import Args, Headers
 from apisix.runner.http.request import UNSENDABLE, Request
 from apisix.runner.http.response import Response
 from apisix.runner.wire.flatbuf import Pair
 from apisix.runner.wire.messages import Rewrite, Stop
 
 Version = tuple[int, int, int]
+_new = tuple.__new__  # of a named tuple: without the detour through its own, which is Python
 PATH_KEEPS_QUERY: Version = (3, 16, 0)
 
 
@@ -24,7 +26,7 @@ def stop_action(response: Response) -> Stop:
     """The answer to the client, of a plugin that said stop."""
     headers = response.touched_headers
     pairs = None if headers is None else headers.pairs_without(UNSENDABLE)
-    return Stop(response.new_status or 200, pairs or None, response.raw_body)
+    return _new(Stop, (response.new_status or 200, pairs or None, response.raw_body))
 
 
 def rewrite_action(request: Request, response: Response, version: Version | None) -> Rewrite | None:
@@ -36,18 +38,18 @@ def rewrite_action(request: Request, response: Response, version: Version | None
         version: the gateway's, None where it is not known.
     """
     path = request.new_path
-    args = _changed_args(request)
+    args = _changed_args(request.touched_args) if request.touched_args is not None else None
     if path is not None and not args and (version is None or version < PATH_KEEPS_QUERY):
         args = _no_change_of_args(request)
     elif args and path is None and request.was_rewritten:
         path = request.path
-    headers = _changed_headers(request)
+    headers = _changed_headers(request.touched_headers) if request.touched_headers is not None else None
     added = response.touched_headers
-    resp_headers: list[Pair] | None = list(added.pairs()) if added else None
+    resp_headers = added.pairs() if added is not None else None
     body = request.new_body
     if path is None and not args and not headers and not resp_headers and body is None:
         return None
-    return Rewrite(path, headers or None, args or None, resp_headers, body)
+    return _new(Rewrite, (path, headers or None, args or None, resp_headers or None, body))
 
 
 RESPONSE_UNSENDABLE = frozenset({"connection", "transfer-encoding"})
@@ -61,7 +63,7 @@ def has_no_body(response: Response) -> bool:
     return response.status_code in NO_BODY_STATUSES or response.upstream_status in NO_BODY_STATUSES
 
 
-def response_parts(response: Response, method: str | None) -> tuple[int, list[Pair], bytes | None]:
+def response_parts(response: Response, method: str | None) -> tuple[int, list[tuple[str, str]], bytes | None]:
     """Status, headers and body of the answer in the response phase.
 
     All headers are sent, changed or not: with none the gateway drops Content-Type and nine others, and one alone
@@ -131,10 +133,7 @@ def ignored_in_response(version: Version, response: Response) -> list[str]:
     return [f"response header {name} (APISIX 3.2)" for name in changed]
 
 
-def _changed_headers(request: Request) -> list[Pair]:
-    headers = request.touched_headers
-    if headers is None:
-        return []
+def _changed_headers(headers: Headers) -> list[Pair]:
     changed: list[Pair] = []
     for name, values in headers.changes():
         if values is None:
@@ -144,10 +143,7 @@ def _changed_headers(request: Request) -> list[Pair]:
     return changed
 
 
-def _changed_args(request: Request) -> list[Pair]:
-    args = request.touched_args
-    if args is None:
-        return []
+def _changed_args(args: Args) -> list[Pair]:
     changed: list[Pair] = []
     for name, values in args.changes():
         if values is None:

@@ -10,7 +10,7 @@ Rules that live here:
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping
 from typing import ClassVar, TypeVar, overload
 
 from apisix.runner.wire.flatbuf import Pair
@@ -18,7 +18,8 @@ from apisix.runner.wire.flatbuf import Pair
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _breaks_line = re.compile(r"[\r\n\0]").search
 _is_no_text = re.compile(r"[\ud800-\udc7f\udd00-\udfff]").search  # U+DC80 to U+DCFF are the bytes of surrogateescape
-_known_names: set[str] = set()
+_known_names: dict[str, str] = {}
+"""Names of headers that were seen to be right, and their keys."""
 _MOST_KNOWN_NAMES = 1024
 
 SECRET_HEADERS = frozenset(
@@ -30,8 +31,11 @@ T = TypeVar("T")
 FieldsLike = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
-def check_header_name(name: str) -> None:
+def check_header_name(name: str) -> str:
     """Check a header's name (RFC 9110, token).
+
+    Returns:
+        It in lower case, by which it is known.
 
     Raises:
         TypeError: it is not a str.
@@ -39,12 +43,12 @@ def check_header_name(name: str) -> None:
     """
     if not isinstance(name, str):
         raise TypeError(f"a header's name must be str, got {name!r}")
-    if name in _known_names:
-        return
     if not _is_token(name):
         raise ValueError(f"{name!r} cannot be a header's name: expected letters, digits and !#$%&'*+-.^_`|~ only")
+    key = str.lower(name)
     if len(_known_names) < _MOST_KNOWN_NAMES:
-        _known_names.add(name)
+        _known_names[name] = key
+    return key
 
 
 def check_header_value(name: str, value: str) -> None:
@@ -56,8 +60,6 @@ def check_header_value(name: str, value: str) -> None:
     """
     if not isinstance(value, str):
         raise TypeError(f"header {name!r} must be set to str, got {_not_text(value, f'del headers[{name!r}]')}")
-    if value.isascii() and value.isprintable():
-        return
     if _breaks_line(value):
         raise ValueError(f"header {name!r} cannot hold CR, LF or NUL: that would begin another header")
     if not value.isascii():
@@ -83,15 +85,28 @@ def _not_text(value: object, removal: str) -> str:
     return f"{kind}; write value.decode()" if isinstance(value, bytes) else f"{kind}; write str(value) if that is meant"
 
 
+class _Items(ItemsView[str, str]):
+    """Names with their first values. Reads them all at once: the way of most plugins to go through headers."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._mapping._first_pairs())  # type: ignore[attr-defined]  # of the view's own class
+
+
 class Fields(MutableMapping[str, str]):
     """What headers and arguments have in common.
 
     Args:
         pairs: names and values in order, as the gateway sent them; a value of None reads as empty. A function that
-            gives them is called when they are first read: what is only written need not be decoded.
+            gives them is called when they are first read: what is only written need not be decoded. It may give a new
+            dict where each name is its own key and has one value.
     """
 
-    __slots__ = ("_before", "_load", "_names", "_values", "_written")
+    # A name with one value has it as str, one with several has a tuple: the former is nearly all there is.
+    # `_several` says that there may be tuples, `_names` how a key was written, where that is not the key itself.
+    # `_before` has what a touched name had before; it is None where there was nothing at all.
+    __slots__ = ("_before", "_load", "_names", "_several", "_values", "_written")
 
     _read_only: ClassVar[frozenset[str]] = frozenset()
     """Names whose values cannot be changed."""
@@ -101,15 +116,18 @@ class Fields(MutableMapping[str, str]):
     _copies_headers: ClassVar[bool] = False
     """Whether these are headers that need no check to be taken over from, or into, others of which that is true."""
 
-    def __init__(self, pairs: Iterable[Pair] | Callable[[], Iterable[Pair]] = ()) -> None:
+    def __init__(self, pairs: Iterable[Pair] | Callable[[], Iterable[Pair] | dict[str, str]] = ()) -> None:
         self._names: dict[str, str] = {}
-        self._before: dict[str, list[str] | None] = {}
-        self._values: dict[str, list[str]] = {}
-        self._load: Callable[[], Iterable[Pair]] | None = None
+        self._values: dict[str, str | tuple[str, ...]] = {}
+        self._before: dict[str, str | tuple[str, ...] | None] | None = None
+        self._several = False
+        self._load: Callable[[], Iterable[Pair] | dict[str, str]] | None = None
         if callable(pairs):
             self._load = pairs
             self._written: dict[str, tuple[str, str]] = {}
+            self._before = {}
         elif pairs:
+            self._before = {}
             self._fill(pairs)
 
     def _fill(self, pairs: Iterable[Pair]) -> None:
@@ -118,30 +136,36 @@ class Fields(MutableMapping[str, str]):
             key = self._key(name)
             known = values.get(key)
             if known is None:
-                values[key] = [value or ""]
+                values[key] = value or ""
                 if key != name:
                     self._names[key] = name
             else:
-                known.append(value or "")
+                values[key] = (*((known,) if isinstance(known, str) else known), value or "")
+                self._several = True
 
     def _read(self) -> None:
         """Load what was not loaded yet, and write again what was written meanwhile."""
         load, self._load = self._load, None
         if load is not None:
             try:
-                self._fill(load())
+                loaded = load()
+                if type(loaded) is dict:
+                    self._values = loaded  # type: ignore[assignment]  # of str, which a value may be
+                else:
+                    self._fill(loaded)  # type: ignore[arg-type]  # no dict, so pairs
             except BaseException:
                 self._load = load
                 raise
-            for name, value in self._written.values():
-                self._write(name, [value])
+            for key, (name, value) in self._written.items():
+                self._write(key, name, value)
 
     # What the kinds of fields do in their own way.
 
     def _key(self, name: str) -> str:
         return name
 
-    def _check(self, name: str, value: str) -> None:
+    def _check(self, name: str, value: str) -> str:
+        """The name's key, where name and value can be sent."""
         raise NotImplementedError
 
     # Reading.
@@ -149,7 +173,8 @@ class Fields(MutableMapping[str, str]):
     def __getitem__(self, name: str) -> str:
         if self._load is not None:
             self._read()
-        return self._values[self._key(name)][0]
+        value = self._values[self._key(name)]
+        return value[0] if type(value) is tuple else value  # type: ignore[return-value]
 
     @overload
     def get(self, name: str, default: None = None) -> str | None: ...
@@ -169,8 +194,10 @@ class Fields(MutableMapping[str, str]):
         """
         if self._load is not None:
             self._read()
-        values = self._values.get(self._key(name))
-        return default if values is None else values[0]
+        value = self._values.get(self._key(name))
+        if value is None:
+            return default
+        return value[0] if type(value) is tuple else value
 
     def __contains__(self, name: object) -> bool:
         if self._load is not None:
@@ -188,6 +215,18 @@ class Fields(MutableMapping[str, str]):
             self._read()
         return len(self._values)
 
+    def items(self) -> ItemsView[str, str]:
+        """Every name with its first value.
+
+        Example:
+            >>> list(Args([("a", "1"), ("a", "2"), ("b", "3")]).items())
+            [('a', '1'), ('b', '3')]
+        """
+        return _Items(self)
+
+    def _first_pairs(self) -> list[tuple[str, str]]:
+        return [(name, self[name]) for name in self] if self._several else self.pairs()
+
     def getall(self, name: str) -> list[str]:
         """Every value of a name, in order; an empty list where there is none.
 
@@ -197,26 +236,54 @@ class Fields(MutableMapping[str, str]):
         """
         if self._load is not None:
             self._read()
-        return list(self._values.get(self._key(name), ()))
+        return _listed(self._values.get(self._key(name), ()))
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every name with every value, in order; a name stands once for each of its values."""
+        return self.pairs_without(frozenset())
+
+    def pairs_without(self, keys: frozenset[str]) -> list[tuple[str, str]]:
+        """As `pairs`, less some names (of headers: in lower case)."""
         if self._load is not None:
             self._read()
-        names = self._names
-        return [(names.get(key, key), value) for key, values in self._values.items() for value in values]
+        values, names = self._values, self._names
+        if not self._several:
+            single: dict[str, str] = values  # type: ignore[assignment]  # there are no tuples
+            if not names and single.keys().isdisjoint(keys):
+                return list(single.items())
+            return [(names.get(key, key), value) for key, value in single.items() if key not in keys]
+        return [
+            (names.get(key, key), value)
+            for key, several in values.items()
+            if key not in keys
+            for value in ((several,) if isinstance(several, str) else several)
+        ]
 
     # Writing.
 
     def __setitem__(self, name: str, value: str) -> None:
-        self._check(name, value)
+        key = self._check(name, value)
         if self._load is not None:
-            key = self._key(name)
             if key not in self._read_only:
                 self._written[key] = name, value
                 return
             self._read()
-        self._write(name, [value])
+        elif self._before is None and key == name and not self._names and not self._read_only:
+            self._values[key] = value  # as below: what a plugin answers with begins as nothing
+            return
+        self._write(key, name, value)
+
+    def _write(self, key: str, name: str, value: str | tuple[str, ...]) -> None:
+        if self._read_only and key in self._read_only:
+            self._check_read_only(name, _listed(value))
+        before = self._before
+        if before is not None and key not in before:
+            before[key] = self._values.get(key)
+        self._values[key] = value
+        if key != name:
+            self._names[key] = name
+        elif self._names:
+            self._names.pop(key, None)
 
     def __delitem__(self, name: str) -> None:
         if self._load is not None:
@@ -224,8 +291,9 @@ class Fields(MutableMapping[str, str]):
         key = self._key(name)
         if key in self._kept and key in self._values:
             raise ValueError(f"{name!r} cannot be removed: the message needs it")
-        values = self._values.pop(key)
-        self._before.setdefault(key, values)
+        value = self._values.pop(key)
+        if self._before is not None:
+            self._before.setdefault(key, value)
         self._names.pop(key, None)
 
     def add(self, name: str, value: str) -> None:
@@ -235,10 +303,10 @@ class Fields(MutableMapping[str, str]):
             TypeError: name or value is not a str.
             ValueError: the name or the value cannot be sent.
         """
-        self._check(name, value)
+        key = self._check(name, value)
         if self._load is not None:
             self._read()
-        self._write(name, [*self._values.get(self._key(name), ()), value])
+        self._write_all(key, name, [*self.getall(name), value])
 
     def setall(self, name: str, values: Iterable[str]) -> None:
         """Replace a name's values by several; none at all removes the name.
@@ -251,11 +319,16 @@ class Fields(MutableMapping[str, str]):
             self._read()
         new = [values] if isinstance(values, str) else list(values)
         for value in new:
-            self._check(name, value)
+            key = self._check(name, value)
         if new:
-            self._write(name, new)
+            self._write_all(key, name, new)
         elif name in self:
             del self[name]
+
+    def _write_all(self, key: str, name: str, values: list[str]) -> None:
+        if len(values) > 1:
+            self._several = True
+        self._write(key, name, tuple(values) if len(values) > 1 else values[0])
 
     def replace(self, fields: FieldsLike) -> None:
         """Make these the only fields: what is not among them is removed.
@@ -275,17 +348,19 @@ class Fields(MutableMapping[str, str]):
         new = self._checked(fields)
         for key in [key for key in self._values if key not in new and key not in self._kept]:
             del self[key]
-        for name, values in new.values():
-            self._write(name, values)
+        for key, (name, values) in new.items():
+            self._write_all(key, name, values)
 
     def _copy(self, fields: "Fields") -> None:
         """Take over all of other fields of the same kind: they were checked there, or came from the gateway."""
         if fields._load is not None:
             fields._read()
-        for key, values in fields._values.items():
-            self._before.setdefault(key, None)
-            self._values[key] = list(values)
+        if self._before is not None:
+            for key in fields._values:
+                self._before.setdefault(key, None)
+        self._values.update(fields._values)
         self._names.update(fields._names)
+        self._several = fields._several
 
     def update(self, fields: FieldsLike = (), /, **named: str) -> None:  # type: ignore[override]
         """Set these fields, and leave the others. A name's values are replaced by all that are given for it.
@@ -311,8 +386,7 @@ class Fields(MutableMapping[str, str]):
         """Names and values by key, each of them checked."""
         checked: dict[str, tuple[str, list[str]]] = {}
         for name, value in pairs_of(fields):
-            self._check(name, value)
-            _, values = checked.setdefault(self._key(name), (name, []))
+            _, values = checked.setdefault(self._check(name, value), (name, []))
             values.append(value)
         for name, values in checked.values():
             self._check_read_only(name, values)
@@ -322,26 +396,6 @@ class Fields(MutableMapping[str, str]):
         if self._key(name) in self._read_only and self.getall(name) != values:
             raise ValueError(f"{name!r} cannot be changed: the gateway computes it from the message")
 
-    def _write(self, name: str, values: list[str]) -> None:
-        key = self._key(name)
-        if key in self._read_only:
-            self._check_read_only(name, values)
-        self._before.setdefault(key, self._values.get(key))
-        self._values[key] = values
-        if key != name:
-            self._names[key] = name
-        else:
-            self._names.pop(key, None)
-
-    def pairs_without(self, keys: frozenset[str]) -> list[Pair]:
-        """As `pairs`, less some names (of headers: in lower case)."""
-        if self._load is not None:
-            self._read()
-        names = self._names
-        return [
-            (names.get(key, key), value) for key, values in self._values.items() if key not in keys for value in values
-        ]
-
     # What changed.
 
     @property
@@ -349,6 +403,8 @@ class Fields(MutableMapping[str, str]):
         """Whether anything differs from what the gateway sent."""
         if self._load is not None:
             return bool(self._written)
+        if self._before is None:
+            return bool(self._values)
         return any(self._values.get(key) != before for key, before in self._before.items())
 
     def is_set(self, name: str) -> bool:
@@ -356,7 +412,7 @@ class Fields(MutableMapping[str, str]):
         key = self._key(name)
         if self._load is not None:
             return key in self._written
-        return key in self._before and key in self._values
+        return key in self._values and (self._before is None or key in self._before)
 
     def changes(self) -> list[tuple[str, list[str] | None]]:
         """Names whose values differ from what the gateway sent, with the new values; None where it was removed.
@@ -365,7 +421,15 @@ class Fields(MutableMapping[str, str]):
         """
         if self._load is not None:
             return [(key, [value]) for key, (_, value) in self._written.items()]
-        return [(key, self._values.get(key)) for key, before in self._before.items() if self._values.get(key) != before]
+        values = self._values
+        if self._before is None:
+            return [(key, _listed(value)) for key, value in values.items()]
+        changed = [key for key, before in self._before.items() if values.get(key) != before]
+        return [(key, _listed(values[key]) if key in values else None) for key in changed]
+
+
+def _listed(value: str | tuple[str, ...]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def pairs_of(fields: FieldsLike) -> Iterable[tuple[str, str]]:
@@ -400,9 +464,13 @@ class Headers(Fields):
     _copies_headers = True
     _key = staticmethod(str.lower)  # type: ignore[assignment]  # a call into C, and no bytes are taken for a name
 
-    def _check(self, name: str, value: str) -> None:
-        check_header_name(name)
-        check_header_value(name, value)
+    def _check(self, name: str, value: str) -> str:
+        key = _known_names.get(name) if type(name) is str else None
+        if key is None:
+            key = check_header_name(name)
+        if type(value) is not str or not value.isascii() or "\n" in value or "\r" in value or "\0" in value:
+            check_header_value(name, value)
+        return key
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{n}: {'***' if n.lower() in SECRET_HEADERS else v}" for n, v in self.pairs())
@@ -420,7 +488,7 @@ class Args(Fields):
 
     __slots__ = ()
 
-    def _check(self, name: str, value: str) -> None:
+    def _check(self, name: str, value: str) -> str:
         if not isinstance(name, str):
             raise TypeError(f"an argument's name must be str, got {name!r}")
         if not name:
@@ -430,6 +498,7 @@ class Args(Fields):
         if not (name.isascii() and value.isascii()):
             check_text(name, "an argument's name")
             check_text(value, f"argument {name!r}")
+        return name
 
     def __repr__(self) -> str:
         return f"<Args {', '.join(f'{name}={value}' for name, value in self.pairs())}>"

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -54,41 +54,37 @@ class Request:
     """
 
     __slots__ = (
-        "_args",
         "_asking",
         "_body",
         "_call",
-        "_context",
-        "_headers",
-        "_link",
-        "_new_body",
         "_path",
         "_path_was",
         "_post_req",
         "_state",
         "_vars",
         "in_coroutine",
+        "link",
+        "new_body",
+        "touched_args",
+        "touched_context",
+        "touched_headers",
     )
 
     def __init__(self, call: HTTPReqCallReq, link: Link, post_req: bool = False) -> None:
         self._call = call
-        self._link = link
+        self.link = link  # for the runner, as what was set or touched
         self._post_req = post_req
-        self._headers: RequestHeaders | None = None
-        self._args: Args | None = None
+        self.touched_headers: RequestHeaders | None = None
+        self.touched_args: Args | None = None
         self._path: str | None = None
         self._path_was: str | None = None
         self._body: tuple[bytes | None] | None = None
-        self._new_body: bytes | None = None
+        self.new_body: bytes | None = None
         self._vars: dict[str, bytes | None] | None = None
         self._state: SimpleNamespace | None = None
-        self._context: dict[str, Any] | None = None
+        self.touched_context: dict[str, Any] | None = None
         self._asking: asyncio.Lock | None = None
         self.in_coroutine = False
-
-    def relink(self, link: Link) -> None:
-        """Ask there from now on. For the runner."""
-        self._link = link
 
     @property
     def id(self) -> int:
@@ -142,9 +138,10 @@ class Request:
     @property
     def args(self) -> Args:
         """The arguments of the query, a mapping with several values a name."""
-        if self._args is None:
-            self._args = Args(lambda: self._call.args or ())
-        return self._args
+        if self.touched_args is None:
+            call = self._call  # of the call alone: with the request it would be a circle
+            self.touched_args = Args(lambda: call.args_by_name or call.args or ())
+        return self.touched_args
 
     @args.setter
     def args(self, args: FieldsLike) -> None:
@@ -156,9 +153,10 @@ class Request:
 
         The gateway takes one value a name here: several are joined with a comma (cookies with a semicolon).
         """
-        if self._headers is None:
-            self._headers = RequestHeaders(lambda: self._call.headers or ())
-        return self._headers
+        if self.touched_headers is None:
+            call = self._call
+            self.touched_headers = RequestHeaders(lambda: call.headers_by_name or call.headers or ())
+        return self.touched_headers
 
     @headers.setter
     def headers(self, headers: FieldsLike) -> None:
@@ -178,9 +176,9 @@ class Request:
         It stays in the runner: neither the client nor the upstream sees it or can forge it. To keep it for the
         response phase costs one round trip to the gateway, where anything is in it.
         """
-        if self._context is None:
-            self._context = {}
-        return self._context
+        if self.touched_context is None:
+            self.touched_context = {}
+        return self.touched_context
 
     # Asked of the gateway.
 
@@ -213,7 +211,7 @@ class Request:
             async with self._one_at_a_time():
                 asks = self._unknown(names)
                 if asks:
-                    self._remember(asks, await self._link.ask_async(asks))
+                    self._remember(asks, await self.link.ask_async(asks))
         return self._known(names)
 
     @property
@@ -227,12 +225,12 @@ class Request:
             WrongColour: in an ``async def`` plugin.
             ValueError: set to nothing.
         """
-        if self._new_body is not None:
-            return self._new_body
+        if self.new_body is not None:
+            return self.new_body
         if self._body is None:
             self._check_colour(False, "await request.read_body()")
             self._check_body_length()
-            self._body = (self._link.ask((_BODY,))[0],)
+            self._body = (self.link.ask((_BODY,))[0],)
         return self._body[0]
 
     @body.setter
@@ -240,18 +238,18 @@ class Request:
         raw = to_bytes(body, "request.body")
         if not raw:
             raise ValueError("request.body cannot be set to empty: the gateway would keep the old body")
-        self._new_body = raw
+        self.new_body = raw
 
     async def read_body(self) -> bytes | None:
         """As `body`, for ``async def`` plugins."""
-        if self._new_body is not None:
-            return self._new_body
+        if self.new_body is not None:
+            return self.new_body
         if self._body is None:
             self._check_colour(True, "request.body")
             self._check_body_length()
             async with self._one_at_a_time():
                 if self._body is None:
-                    self._body = ((await self._link.ask_async((_BODY,)))[0],)
+                    self._body = ((await self.link.ask_async((_BODY,)))[0],)
         return self._body[0]
 
     def json(self) -> Any:
@@ -271,7 +269,7 @@ class Request:
         asks = self._unknown(names)
         if asks:
             self._check_colour(False, instead)
-            self._remember(asks, self._link.ask(asks))
+            self._remember(asks, self.link.ask(asks))
         return self._known(names)
 
     def _one_at_a_time(self) -> asyncio.Lock:
@@ -290,12 +288,14 @@ class Request:
         return [ExtraInfoReq(InfoKind.VAR, name) for name in dict.fromkeys(names) if name not in known]
 
     def _remember(self, asks: list[ExtraInfoReq], results: list[bytes | None]) -> None:
-        known = cast(dict[str, bytes | None], self._vars)
+        known = self._vars
+        assert known is not None  # _unknown made it
         for ask, result in zip(asks, results, strict=True):
-            known[cast(str, ask.name)] = result
+            known[ask.name or ""] = result
 
     def _known(self, names: tuple[str, ...]) -> dict[str, str | None]:
-        known = cast(dict[str, bytes | None], self._vars)
+        known = self._vars
+        assert known is not None
         return {name: to_text(known[name]) for name in names}
 
     def _check_colour(self, coroutine: bool, instead: str) -> None:
@@ -328,11 +328,6 @@ class Request:
         return self._path if self._path != self._path_was else None
 
     @property
-    def new_body(self) -> bytes | None:
-        """The body, where it was replaced."""
-        return self._new_body
-
-    @property
     def has_percent_sign(self) -> bool:
         """Whether the path, as it came, has what may be percent-encoding."""
         return "%" in (self._call.path or "")
@@ -340,22 +335,7 @@ class Request:
     @property
     def has_new_args(self) -> bool:
         """Whether arguments were changed, and the path was not."""
-        return self._args is not None and self._args.changed and self.new_path is None
-
-    @property
-    def touched_context(self) -> dict[str, Any] | None:
-        """The context, where it was touched."""
-        return self._context
-
-    @property
-    def touched_headers(self) -> Headers | None:
-        """The headers, where they were touched."""
-        return self._headers
-
-    @property
-    def touched_args(self) -> Args | None:
-        """The arguments, where they were touched."""
-        return self._args
+        return self.touched_args is not None and self.touched_args.changed and self.new_path is None
 
     def __repr__(self) -> str:
         return f"<Request {self.id} {self.method} {self.path}>"

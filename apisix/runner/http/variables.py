@@ -78,9 +78,9 @@ class ResponsePhaseRequest(Request):
     @property
     def args(self) -> Args:
         """The arguments of the query: variable ``args``. They cannot be changed."""
-        if self._args is None:
-            self._args = _FixedArgs(parse_query(self._variable("args")))
-        return self._args
+        if self.touched_args is None:
+            self.touched_args = _FixedArgs(parse_query(self._variable("args")))
+        return self.touched_args
 
     @args.setter
     def args(self, args: FieldsLike) -> NoReturn:
@@ -113,10 +113,10 @@ class ResponsePhaseRequest(Request):
     @property
     def context(self) -> dict[str, Any]:
         """What the request phase left (variable ``request_id`` finds it). Changes are seen by later plugins only."""
-        if self._context is None:
-            kept = self._link.kept_context(self._variable("request_id"))
-            self._context = {} if kept is None else msgspec.json.decode(kept, type=dict[str, Any])
-        return self._context
+        if self.touched_context is None:
+            kept = self.link.kept_context(self._variable("request_id"))
+            self.touched_context = {} if kept is None else msgspec.json.decode(kept, type=dict[str, Any])
+        return self.touched_context
 
     def known_method(self) -> str | None:
         """The method, where it was asked for already."""
@@ -137,7 +137,7 @@ _NO_CALL = HTTPReqCallReq(encode_http_req_call_req(0, b"", 0, None, None, None, 
 class _FixedArgs(Args):
     __slots__ = ()
 
-    def _check(self, name: str, value: str) -> None:
+    def _check(self, name: str, value: str) -> NoReturn:
         raise RuntimeError(_SENT)
 
     def __delitem__(self, name: str) -> None:
@@ -183,7 +183,7 @@ class _VariableHeaders(Headers):
         """Not to be had in this phase."""
         return [(name, self[name]) for name in self]
 
-    def _check(self, name: str, value: str) -> None:
+    def _check(self, name: str, value: str) -> NoReturn:
         raise RuntimeError(_SENT)
 
     def __delitem__(self, name: str) -> None:

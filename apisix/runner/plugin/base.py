@@ -88,13 +88,15 @@ class Base:
         Example:
             >>> self.stop(401, {"error": "no token"}, headers={"WWW-Authenticate": "Bearer"})
         """
-        response = self._response("stop")
+        response = current_response.get()
+        if response is None:
+            raise _no_call("stop")
         if status is not None:
-            response.status_code = status
+            response.set_status(status)
         if headers is not None:
             _set_all(response, headers)
         if body is not None:
-            response.body = body
+            response.set_body(body)
         response.stopped = True
 
     def rewrite(self) -> None:
@@ -103,7 +105,10 @@ class Base:
         Raises:
             RuntimeError: no call runs in this thread.
         """
-        self._response("rewrite").stopped = False
+        response = current_response.get()
+        if response is None:
+            raise _no_call("rewrite")
+        response.stopped = False
 
     def after(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function once the answer is on the wire: a ``def`` in a thread, an ``async def`` on the loop.
@@ -119,18 +124,16 @@ class Base:
         Example:
             >>> self.after(self.audit, request.method, request.path)
         """
-        response = self._response("after")
+        response = current_response.get()
+        if response is None:
+            raise _no_call("after")
         if response.after is None:
             response.after = []
         response.after.append((function, args))
 
-    def _response(self, method: str) -> Response:
-        response = current_response.get()
-        if response is None:
-            raise RuntimeError(
-                f"self.{method}() acts on the call that runs; call it from filter, not from another thread"
-            )
-        return response
+
+def _no_call(method: str) -> RuntimeError:
+    return RuntimeError(f"self.{method}() acts on the call that runs; call it from filter, not from another thread")
 
 
 def _set_all(response: Response, headers: FieldsLike) -> None:

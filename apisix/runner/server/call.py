@@ -136,11 +136,12 @@ class Call:
     def run(self) -> bytes:
         """Run the chain in this thread. Returns the answer's frame; never raises."""
         try:
-            self.check()
             chain = self.phase_chain.chain
-            names = chain.variables + self.variables_before()
-            if names:
-                self.request.vars(*names)
+            if chain.variables or self.conf.is_special:
+                self.check()
+                names = chain.variables + self.variables_before()
+                if names:
+                    self.request.vars(*names)
             chain.run(self.request, self.response)
             names = self.variables_after()
             if names:
@@ -148,7 +149,10 @@ class Call:
             answer = self.answer()
         except BaseException as error:
             answer = self.failed(error)
-        self._end()
+        # In a circle with its request a call would stay until the garbage collector comes by, which with many confs is
+        # seldom. So they are no link any more.
+        self.ended = True
+        self.request.link = self.response.link = ANSWERED
         if self.asking is not None:
             self.asking.end()
         return answer
@@ -171,17 +175,11 @@ class Call:
             answer = self.answer()
         except Exception as error:
             answer = self.failed(error)
-        self._end()
+        self.ended = True
+        self.request.link = self.response.link = ANSWERED
         if self.asking is not None:
             await self.asking.end_async()
         return answer
-
-    def _end(self) -> None:
-        """Be no link any more: in a circle with its request a call would stay until the garbage collector comes by,
-        which with many confs is seldom."""
-        self.ended = True
-        self.request.relink(ANSWERED)
-        self.response.relink(ANSWERED)
 
     def check(self) -> None:
         """Raise what kept the conf from being prepared."""
@@ -277,7 +275,7 @@ class RequestCall(Call):
         contexts: Contexts,
         version: Version | None,
     ) -> None:
-        super().__init__(connection, message.id, conf, conf.request, deadline, contexts)
+        Call.__init__(self, connection, message.id, conf, conf.request, deadline, contexts)  # quicker than super()
         self.version = version
         self.response = Response()
         self.request = Request(message, self, conf.post_req)
@@ -288,9 +286,7 @@ class RequestCall(Call):
 
     def variables_after(self) -> tuple[str, ...]:
         """What a context is found by in the response phase, and whether arguments need their path."""
-        names: tuple[str, ...] = ()
-        if self.request.touched_context:
-            names = ("request_id",)
+        names: tuple[str, ...] = ("request_id",) if self.request.touched_context else ()
         if self.conf.post_req and not self.response.stopped and self.request.has_new_args:
             names += (UPSTREAM_URI,)
         return names

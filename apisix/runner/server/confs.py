@@ -69,7 +69,7 @@ class PhaseChain:
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
-        self.lane = Lane(chain.blocking)
+        self.lane = Lane(True if chain.coroutine else chain.blocking)  # the loop is no lane of the poller's
 
 
 class PreparedConf:
@@ -100,6 +100,11 @@ class PreparedConf:
     def outdated(self) -> bool:
         """Whether preparing it again may come out differently."""
         return self.failure is not None and time.monotonic() - self.used > REMEMBER_FAILURE
+
+    @property
+    def is_special(self) -> bool:
+        """Whether there is more to a call than its plugins: in post-req, or where it could not be prepared."""
+        return self.post_req or self.failure is not None
 
     def teardown(self) -> None:
         """Tell the plugins that the conf goes."""

@@ -21,11 +21,13 @@ class Connection:
         sock: connected; becomes non-blocking.
     """
 
-    __slots__ = ("broken", "fd", "pieces", "registered", "sock")
+    __slots__ = ("broken", "fd", "pieces", "receive", "registered", "send", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.receive = sock.recv
+        self.send = sock.send
         self.fd = sock.fileno()
         self.pieces: FrameBuffer | None = None
         self.broken = False

@@ -21,9 +21,12 @@ class Lane:
 
     Args:
         blocking: what its plugins declare; None lets the runs decide.
+
+    Attributes:
+        runs: in the inline lane, counted by who runs them.
     """
 
-    __slots__ = ("_blocking", "_last_slow", "_quick", "_runs", "_to_promote", "burns", "inline")
+    __slots__ = ("_blocking", "_last_slow", "_quick", "_to_promote", "burns", "inline", "runs")
 
     def __init__(self, blocking: bool | None = None) -> None:
         self._blocking = blocking
@@ -31,16 +34,15 @@ class Lane:
         self.burns = False
         self._quick = 0
         self._to_promote = RUNS_TO_PROMOTE
-        self._runs = 0
+        self.runs = 0
         self._last_slow = -WINDOW
 
-    def ran_inline(self, seconds: float) -> None:
-        """Count a run in the inline lane."""
-        self._runs += 1
-        if seconds > QUICK_SECONDS and self._blocking is None:
-            if self._runs - self._last_slow < WINDOW:
+    def was_slow_inline(self) -> None:
+        """Take note that the last run in the inline lane took more than QUICK_SECONDS."""
+        if self._blocking is None:
+            if self.runs - self._last_slow < WINDOW:
                 self.demote()
-            self._last_slow = self._runs
+            self._last_slow = self.runs
 
     def ran_in_pool(self, seconds: float, computing: float) -> None:
         """Count a run in the pool.
@@ -54,7 +56,7 @@ class Lane:
             return
         self._quick = self._quick + 1 if seconds <= QUICK_SECONDS else 0
         if self._quick >= self._to_promote:
-            self._last_slow = self._runs - WINDOW
+            self._last_slow = self.runs - WINDOW
             self.inline = True
 
     def demote(self) -> None:

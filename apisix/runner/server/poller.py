@@ -30,7 +30,8 @@ from apisix.runner.server.call import BAD_REQUEST, Call
 from apisix.runner.server.connection import CHUNK, Connection
 from apisix.runner.server.dispatch import Dispatcher, Refused, Unprepared
 from apisix.runner.server.entrance import YIELD_TICK, Entrance
-from apisix.runner.wire.frame import HEADER_SIZE, FrameType, frame_length
+from apisix.runner.server.lanes import QUICK_SECONDS
+from apisix.runner.wire.frame import HEADER_SIZE, FrameType
 
 log = logging.getLogger("apisix.runner.poller")
 
@@ -74,6 +75,8 @@ class Poller:
         row: OwnRow | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._open_call = dispatcher.open_call  # these two are looked up once, not for each call
+        self._before_wait = self._leave_lead
         self._most_pending = most_pending
         self._row = row
         self._served = 0
@@ -239,7 +242,7 @@ class Poller:
         if not connection.registered:
             return True
         try:
-            data = connection.sock.recv(CHUNK)
+            data = connection.receive(CHUNK)
         except BlockingIOError:
             data = b""
             if connection.pieces is None:
@@ -255,8 +258,9 @@ class Poller:
                     )
                 self._close(connection)
                 return True
-        if connection.pieces is None and len(data) >= HEADER_SIZE and frame_length(data) == len(data):
-            return self._handle(connection, data, slot)
+        if connection.pieces is None and len(data) >= HEADER_SIZE:
+            if len(data) == HEADER_SIZE + (data[1] << 16 | data[2] << 8 | data[3]):  # frame_length, without a call
+                return self._handle(connection, data, slot)
         return self._serve_pieces(connection, data, slot)
 
     def _serve_pieces(self, connection: Connection, data: bytes, slot: list[Call]) -> bool:
@@ -307,7 +311,7 @@ class Poller:
         now = time.monotonic()
         self._served += 1
         try:
-            call = self._dispatcher.open_call(connection, frame, now)
+            call = self._open_call(connection, frame, now)
         except Refused as refused:
             self._refuse(connection, refused)
             return True
@@ -319,12 +323,12 @@ class Poller:
                 partial(self._dispatcher.restore, connection, frame, unprepared),
             )
             return True
-        phase_chain = call.phase_chain
-        if not phase_chain.lane.inline or phase_chain.chain.coroutine:
+        lane = call.phase_chain.lane
+        if not lane.inline:
             self._detach(connection)
             self._away.hand_out(call)
             return True
-        call.before_wait = self._leave_lead
+        call.before_wait = self._before_wait
         slot.append(call)
         answer = call.run()
         try:
@@ -334,7 +338,9 @@ class Poller:
                 pass  # the new leader is still taking the connection out of the poll
             self._away.answer(call, answer)
             return False
-        phase_chain.lane.ran_inline(time.monotonic() - now)
+        lane.runs += 1
+        if time.monotonic() - now > QUICK_SECONDS:
+            lane.was_slow_inline()
         self._send(connection, answer)
         if call.response.after is not None:
             self._away.afterwards.submit(call)
@@ -345,7 +351,9 @@ class Poller:
         if self._forked:
             os._exit(FORKED_EXIT_CODE)
         try:
-            sent = connection.send_now(answer)
+            sent = connection.send(answer)
+        except BlockingIOError:
+            sent = 0
         except OSError:
             self._close(connection)
             return

@@ -164,10 +164,37 @@ cdef str read_text(View frame, const Table *table, int slot):
     return text_at(frame, at) if at else None
 
 
+cdef bint is_lower(View frame, int64_t at) except -1:
+    """Whether text has ASCII alone and no capital letter."""
+    cdef int64_t i
+    cdef uint8_t byte
+    for i in range(sized(frame, at)):
+        byte = frame.data[at + 4 + i]
+        if byte >= 0x80 or 0x41 <= byte <= 0x5A:
+            return False
+    return True
+
+
 cdef list read_pairs(View frame, const Table *table, int slot):
+    cdef list pairs = []
+    return pairs if read_entries(frame, table, slot, pairs, None, False) else None
+
+
+cdef dict read_by_name(View frame, const Table *table, int slot, bint lower):
+    cdef dict found = {}
+    return found if read_entries(frame, table, slot, None, found, lower) and found else None
+
+
+cdef bint read_entries(View frame, const Table *table, int slot, list pairs, dict found, bint lower) except -1:
+    """Read entries into one of the two.
+
+    Whether they are there; of a dict, whether it holds all that they say: each name once, with a value, and if `lower`
+    is wanted, as its own key.
+    """
     cdef int64_t at = target(frame, table, slot)
     if not at:
-        return None
+        return False
+    cdef bint is_all = True
     cdef int64_t count = number_at(frame, at, 4)
     cdef int64_t budget = frame.size + _SHARED_BYTES - _ENTRY_BYTES * count
     if budget < 0:
@@ -175,7 +202,6 @@ cdef list read_pairs(View frame, const Table *table, int slot):
     cdef Table entry
     cdef int64_t index, position, vtable, name
     cdef int64_t last_vtable = 0, name_slot = 0, value_slot = 0, value = 0
-    cdef list pairs = []
     for index in range(count):
         at += 4
         position = at + number_at(frame, at, 4)
@@ -198,8 +224,13 @@ cdef list read_pairs(View frame, const Table *table, int slot):
             budget -= sized(frame, value)
         if budget < 0:
             raise LeftToPure
-        pairs.append((text_at(frame, name), text_at(frame, value) if value_slot else None))
-    return pairs
+        if pairs is not None:
+            pairs.append((text_at(frame, name), text_at(frame, value) if value_slot else None))
+        elif value_slot and (not lower or is_lower(frame, name)):
+            found[text_at(frame, name)] = text_at(frame, value)
+        else:
+            is_all = False
+    return is_all and (found is None or len(found) == count)
 
 
 @cython.final
@@ -267,6 +298,22 @@ cdef class HTTPReqCallReq:
         except LeftToPure:
             pass
         return pure.HTTPReqCallReq(self._frame).headers
+
+    @property
+    def args_by_name(self):
+        try:
+            return read_by_name(view(self._frame), &self._table, 4, False)
+        except LeftToPure:
+            pass
+        return pure.HTTPReqCallReq(self._frame).args_by_name
+
+    @property
+    def headers_by_name(self):
+        try:
+            return read_by_name(view(self._frame), &self._table, 5, True)
+        except LeftToPure:
+            pass
+        return pure.HTTPReqCallReq(self._frame).headers_by_name
 
 
 @cython.final

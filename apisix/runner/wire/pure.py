@@ -69,6 +69,23 @@ class HTTPReqCallReq:
         """The request's headers."""
         return self._table.pairs(5, "headers")
 
+    @property
+    def args_by_name(self) -> dict[str, str] | None:
+        """The arguments as a dict, where that says it all: there are some, each name once, with a value."""
+        return _by_name(self.args)
+
+    @property
+    def headers_by_name(self) -> dict[str, str] | None:
+        """The headers as a dict, where that says it all, and each name is in lower case and ASCII."""
+        found = _by_name(self.headers)
+        names = "".join(found or ())
+        return found if names.isascii() and names == names.lower() else None
+
+
+def _by_name(pairs: list[Pair] | None) -> dict[str, str] | None:
+    found: dict[str, str] = dict(pairs or ())  # type: ignore[arg-type]  # as far as it has no None, which is looked at
+    return found if found and len(found) == len(pairs or ()) and None not in found.values() else None
+
 
 class HTTPRespCallReq:
     """`A6.HTTPRespCall.Req`: `id`, `status` and `conf_token` are read at once, the headers when touched.
