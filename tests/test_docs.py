@@ -2,6 +2,8 @@
 
 How pages say what is to be checked:
 - A ``python`` block whose first line is ``# apisix/plugins/NAME.py`` is that file; every plugin stands in such a block.
+- A page with a block whose first line is ``# tests/NAME.py`` is a project of its own: each block that begins with the
+  path of a file is that file, and commands that are ``pytest`` are run in the project's folder (test_projects.py).
 - A ``yaml`` block with ``routes:`` is a routes file of `apisix-runner dev`.
 - A ``console`` block has commands after ``$`` and what they print. Those that are ``curl`` are sent to a gateway that
   `apisix-runner dev` runs, with the page's plugins and routes; the others were seen when the page was written.
@@ -67,6 +69,12 @@ class Block(NamedTuple):
         match = re.match(r"# apisix/plugins/(\w+\.py)\n", self.text)
         return match[1] if match and self.language == "python" else None
 
+    @property
+    def file(self) -> str | None:
+        """The file of a project that it is, if it is one: a plugin, a test, routes."""
+        match = re.match(r"# ((?:[\w.-]+/)*[\w-]+\.(?:py|toml|yaml))\n", self.text)
+        return match[1] if match else None
+
 
 def blocks(page: Path, *languages: str) -> list[Block]:
     """The page's fenced blocks, of some languages or all, in order."""
@@ -127,7 +135,7 @@ def test_the_index_names_every_page(folder: Path) -> None:
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=name)
 def test_python_is_python_and_plugins_have_a_file(block: Block) -> None:
     compile(block.text, block.place, "exec")
-    assert block.plugin_file or not re.search(r"^class .*Base\):", block.text, re.MULTILINE)
+    assert block.file or not re.search(r"^class .*Base\):", block.text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("block", PLUGIN_BLOCKS, ids=name)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import PAGES, PLUGIN_BLOCKS, PROJECT
+from tests.test_docs import PAGES, PLUGIN_BLOCKS, PROJECT, blocks
+from tests.test_projects import PROJECT_PAGES
 
 HERE = Path(__file__).parent
 REJECTED = sorted((HERE / "rejected").glob("*.py"))
@@ -31,8 +32,14 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in [*(HERE / "accepted").glob("*.py"), *REJECTED]:
         (folder / file.name).write_text(file.read_text())
     for block in PLUGIN_BLOCKS:
-        page = block.page.stem.replace("-", "_").replace(".", "_")
-        (folder / f"{page}_line_{block.line}.py").write_text(block.text)
+        stem = block.page.stem.replace("-", "_").replace(".", "_")
+        (folder / f"{stem}_line_{block.line}.py").write_text(block.text)
+    for page in PROJECT_PAGES:
+        for block in blocks(page, "python"):
+            if block.file is not None:
+                shown = folder / block.file
+                shown.parent.mkdir(exist_ok=True)
+                shown.write_text(block.text)
     for file in (PROJECT / "examples").rglob("*.py"):
         copy = folder / file.relative_to(PROJECT)
         copy.parent.mkdir(parents=True, exist_ok=True)
