@@ -71,6 +71,13 @@ class LoggingSettings(msgspec.Struct, frozen=True):
     ] = "text"
 
 
+class MetricsSettings(msgspec.Struct, frozen=True):
+    listen: Annotated[
+        tuple[str, int] | Path | None,
+        Setting(kinds.address(), "Where metrics and health are served over HTTP; none: nothing is measured"),
+    ] = None
+
+
 class PluginSettings(msgspec.Struct, frozen=True):
     paths: Annotated[
         tuple[Path, ...], Setting(kinds.folders(), "Folders whose *.py files are loaded as plugins", flag="--plugins")
@@ -105,6 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     socket: SocketSettings
     logging: LoggingSettings = LoggingSettings()
+    metrics: MetricsSettings = MetricsSettings()
     workers: Annotated[int, Setting(kinds.whole(0, 100), "Worker processes; 0: one for each core, at most 4")] = 0
     threads: Annotated[int, Setting(kinds.whole(1, 1024), "Threads of a worker, for plugins that block")] = 32
     timeout: Annotated[

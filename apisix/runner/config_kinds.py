@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,37 @@ def socket_path() -> Kind:
         return Path(path)
 
     return _one("PATH", "the absolute path of a unix socket, as unix:/tmp/runner.sock", read)
+
+
+def address() -> Kind:
+    """Where to listen for HTTP: an IP address and port, the path of a unix socket, or None for `none`."""
+    unix = socket_path()
+
+    def read(text: str) -> object:
+        if text == "none":
+            return None
+        if text.startswith(("/", "unix:")):
+            return unix.read([text])
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+|localhost)):([0-9]{1,5})", text, re.ASCII)
+        _expect(match is not None and _is_address(match[1], match[2]) and int(match[3]) <= 65535)
+        assert match is not None
+        return match[1] or match[2], int(match[3])
+
+    def show(place: tuple[str, int] | Path | None) -> str:
+        if isinstance(place, tuple):
+            return f"[{place[0]}]:{place[1]}" if ":" in place[0] else f"{place[0]}:{place[1]}"
+        return "none" if place is None else f"unix:{place}"
+
+    expected = "an address and port as 127.0.0.1:9464, a unix socket as unix:/run/metrics.sock, or none"
+    return _one("ADDRESS", expected, read, show)
+
+
+def _is_address(version_6: str | None, version_4: str | None) -> bool:
+    """Whether it is an IP address, or `localhost`: no name that somebody else would have to resolve."""
+    try:
+        return version_4 == "localhost" or ip_address(version_6 or version_4 or "").version == (6 if version_6 else 4)
+    except ValueError:
+        return False
 
 
 def account() -> Kind:

@@ -42,6 +42,7 @@ class Away:
         timeout: seconds until a call is given up on, for the log; each call has its deadline.
         setup_timeout: seconds until a PrepareConf is given up on.
         plugin_files: where plugins come from; stacks that are logged begin there.
+        refused: told of each frame that is refused, as `Watch.refused`.
         release: gets a connection back after its answer.
         close: closes a connection.
         forget: forgets a connection that a stuck thread still holds.
@@ -55,6 +56,7 @@ class Away:
         timeout: float,
         setup_timeout: float,
         plugin_files: Callable[[], Collection[str]],
+        refused: Callable[[str | None], None],
         release: Callable[[Connection], None],
         close: Callable[[Connection], None],
         forget: Callable[[Connection], None],
@@ -63,6 +65,7 @@ class Away:
         self._timeout = timeout
         self._setup_timeout = setup_timeout
         self._plugin_files = plugin_files
+        self._refused = refused
         self._release = release
         self._close = close
         self._forget = forget
@@ -85,6 +88,11 @@ class Away:
     def stuck(self) -> int:
         """Threads whose call was given up on."""
         return self._pool.stuck
+
+    @property
+    def busy_threads(self) -> int:
+        """Threads that run calls."""
+        return self._pool.busy + self._burning_pool.busy
 
     def in_forked_child(self) -> None:
         """A plugin forked this process: its connections are the parent's, and it ends instead of answering."""
@@ -175,6 +183,7 @@ class Away:
         try:
             result = job()
         except Refused as refused:
+            self._refused(refused.reason)
             if refused.reason is not None:
                 log.error("malformed frame: %s; it is refused and its connection closed", refused.reason)
                 connection.broken = True
@@ -238,6 +247,7 @@ class Away:
             except IndexError:
                 return
             _send_last(call.connection, call.failed_answer())
+        call.given_up()
         self._calls.discard(call)
         log.error("%s: %s; the call fails; it was at:\n%s", call.describe(), why, _stack_of(call))
         if call.task is not None:

@@ -11,7 +11,7 @@ import time
 from typing import NamedTuple
 
 MOST_ROWS = 256
-_ROW = struct.Struct("<IIIIIIQd")
+_ROW = struct.Struct("<IIIIIIQdI")
 
 
 class Row(NamedTuple):
@@ -26,6 +26,7 @@ class Row(NamedTuple):
         stuck: threads whose call was given up on.
         served: calls since it started.
         beat: time.monotonic() of its last sign of life.
+        threads: that run calls now, beside the one that polls.
     """
 
     pid: int = 0
@@ -36,6 +37,7 @@ class Row(NamedTuple):
     stuck: int = 0
     served: int = 0
     beat: float = 0.0
+    threads: int = 0
 
 
 class OwnRow:

@@ -219,6 +219,9 @@ class Call:
         """The answer to a frame that turns out to be malformed."""
         return self.failed_answer()
 
+    def given_up(self) -> None:
+        """It was answered at its deadline, by another thread than its own."""
+
     def _log_failure(self, error: BaseException) -> None:
         """One line, with the plugin's own traceback where a plugin failed. Neither headers nor query are logged."""
         where = self.describe()

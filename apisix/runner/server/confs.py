@@ -18,11 +18,12 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.chain import Chain, Step, build_plugins, tear_down
 from apisix.runner.plugin.errors import ConfError
-from apisix.runner.plugin.registry import REQUEST, RESPONSE, Registry
+from apisix.runner.plugin.registry import REQUEST, RESPONSE, Definition, Registry
 from apisix.runner.server.lanes import Lane
 from apisix.runner.server.store import Store
 from apisix.runner.wire.flatbuf import Pair
@@ -34,6 +35,8 @@ POST_REQ = "ext-plugin-post-req"
 POST_RESP = "ext-plugin-post-resp"
 PHASE_OF_PLUGIN = {"ext-plugin-pre-req": REQUEST, POST_REQ: REQUEST, POST_RESP: RESPONSE}
 REMEMBER_FAILURE = 2.0  # seconds
+MakeStep = Callable[[str, Definition, Base, str], Step]
+"""Makes a step from the plugin's name in the route, its class, its instance, and the phase."""
 
 
 class RouteKey:
@@ -77,7 +80,9 @@ class PreparedConf:
 
     __slots__ = ("_plugins", "failure", "key", "post_req", "request", "response", "token", "used", "warned")
 
-    def __init__(self, token: int, key: RouteKey, conf: Sequence[Pair], registry: Registry) -> None:
+    def __init__(
+        self, token: int, key: RouteKey, conf: Sequence[Pair], registry: Registry, make_step: MakeStep = Step
+    ) -> None:
         self.token = token
         self.key = key
         self.post_req = key.plugin == POST_REQ
@@ -90,11 +95,11 @@ class PreparedConf:
                 tear_down(self._plugins)
                 method = "filter" if key.phase == REQUEST else "filter_response"
                 raise ConfError(name, f"has no {method}: it cannot run in {key.plugin}; it is in {definition.origin}")
-        self.request = self._chain(REQUEST)
-        self.response = self._chain(RESPONSE)
+        self.request = self._chain(REQUEST, make_step)
+        self.response = self._chain(RESPONSE, make_step)
 
-    def _chain(self, phase: str) -> PhaseChain:
-        return PhaseChain(Chain([Step(*plugin, phase) for plugin in self._plugins]))
+    def _chain(self, phase: str, make_step: MakeStep) -> PhaseChain:
+        return PhaseChain(Chain([make_step(*plugin, phase) for plugin in self._plugins]))
 
     @property
     def outdated(self) -> bool:
@@ -129,9 +134,13 @@ class Confs:
         registry: the plugins there are.
         expire: seconds that the gateway keeps a token.
         store: shared with other workers; None keeps everything in this one.
+        make_step: makes the steps of chains.
     """
 
-    def __init__(self, registry: Registry, expire: float, store: Store | None = None) -> None:
+    def __init__(
+        self, registry: Registry, expire: float, store: Store | None = None, make_step: MakeStep = Step
+    ) -> None:
+        self._make_step = make_step
         self._registry = registry
         self._keep = 2 * expire
         self._store = store
@@ -247,7 +256,7 @@ class Confs:
 
     def _build(self, token: int, key: RouteKey, conf: Sequence[Pair]) -> PreparedConf:
         try:
-            return PreparedConf(token, key, conf, self._registry)
+            return PreparedConf(token, key, conf, self._registry, self._make_step)
         except ConfError as error:
             log.error("%s: %s", key.route, error)
             if key.phase == RESPONSE:

@@ -17,13 +17,12 @@ from apisix.runner.server.call import (
     UNAVAILABLE,
     Call,
     GatewayMemory,
-    RequestCall,
-    ResponseCall,
     failed_response,
 )
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
+from apisix.runner.server.watch import Watch
 from apisix.runner.wire.frame import FrameType, WireError
 from apisix.runner.wire.messages import (
     ErrorCode,
@@ -82,9 +81,20 @@ class Dispatcher:
         timeout: seconds until a call is answered with an error.
         version: the gateway's, None where it is not known.
         contexts: what plugins keep from the request phase for the response phase.
+        watch: what is watched of calls; None for nothing.
     """
 
-    def __init__(self, confs: Confs, timeout: float, version: Version | None, contexts: Contexts) -> None:
+    def __init__(
+        self,
+        confs: Confs,
+        timeout: float,
+        version: Version | None,
+        contexts: Contexts,
+        watch: Watch | None = None,
+    ) -> None:
+        self.watch = watch or Watch()
+        self._request_call = self.watch.request_call
+        self._response_call = self.watch.response_call
         self._confs = confs
         self._contexts = contexts
         self.timeout = timeout
@@ -111,7 +121,7 @@ class Dispatcher:
                 if conf is None:
                     raise self._unknown(message.conf_token, UNAVAILABLE)
                 conf.used = now
-                return RequestCall(connection, message, conf, now + self.timeout, self._contexts, self._version)
+                return self._request_call(connection, message, conf, now + self.timeout, self._contexts, self._version)
             if kind == HTTP_RESP_CALL:
                 response = HTTPRespCallReq(frame)
                 conf = self._confs.get(response.conf_token)
@@ -119,7 +129,9 @@ class Dispatcher:
                     raise self._unknown(response.conf_token, failed_response(response.id))
                 if conf.failure is None:
                     conf.used = now
-                return ResponseCall(connection, response, conf, now + self.timeout, self._contexts, self._gateway)
+                return self._response_call(
+                    connection, response, conf, now + self.timeout, self._contexts, self._gateway
+                )
         except WireError as error:
             answer = BAD_REQUEST if kind == HTTP_REQ_CALL else failed_response(0)
             raise Refused(answer, str(error)) from None
@@ -169,12 +181,17 @@ class Dispatcher:
             Refused: it is malformed.
         """
         started = time.monotonic()
+        done = False
         try:
             request = decode_prepare_conf_req(frame)
-            return encode_prepare_conf_resp(self._confs.prepare(request))
+            answer = encode_prepare_conf_resp(self._confs.prepare(request))
+            done = True
+            return answer
         except WireError as error:
             raise Refused(BAD_REQUEST, str(error)) from None
         except ConfError:
             return UNAVAILABLE
         finally:
-            log.debug("PrepareConf took %.1f ms", (time.monotonic() - started) * 1000)
+            seconds = time.monotonic() - started
+            self.watch.prepared(seconds, done)
+            log.debug("PrepareConf took %.1f ms", seconds * 1000)

@@ -110,6 +110,7 @@ class Poller:
             timeout=dispatcher.timeout,
             setup_timeout=setup_timeout,
             plugin_files=lambda: dispatcher.plugin_files,
+            refused=dispatcher.watch.refused,
             release=self._release,
             close=self._close,
             forget=self._forget,
@@ -365,6 +366,7 @@ class Poller:
             self._release(connection)
 
     def _refuse(self, connection: Connection, refused: Refused) -> None:
+        self._dispatcher.watch.refused(refused.reason)
         if refused.reason is not None:
             log.error("malformed frame: %s; it is refused and its connection closed", refused.reason)
             connection.broken = True
@@ -457,7 +459,8 @@ class Poller:
         """Write this worker's numbers to the board."""
         if self._row is not None:
             numbers = len(self._connections), self.open_calls, self.confs(), self._away.stuck, self._served
-            self._row.write(Row(os.getpid(), int(self._entrance.accepting), *numbers, time.monotonic()))
+            accepting = int(self._entrance.accepting)
+            self._row.write(Row(os.getpid(), accepting, *numbers, time.monotonic(), self._away.busy_threads))
 
     def _attach(self, connection: Connection) -> None:
         connection.registered = True

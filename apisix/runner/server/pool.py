@@ -59,6 +59,11 @@ class Pool:
         """Threads whose job was given up on and still runs."""
         return len(self._stuck)
 
+    @property
+    def busy(self) -> int:
+        """Threads that run a job."""
+        return self._threads - max(self._free, 0)
+
     def _grow(self) -> None:
         with self._lock:
             if self._threads - len(self._stuck) >= self._limit:

@@ -5,6 +5,7 @@ worker ended is told in words.
 """
 
 import contextlib
+import mmap
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from apisix.runner.config import Settings
+from apisix.runner.metrics.region import new_memory
 from apisix.runner.server import worker
 from apisix.runner.server.board import Board, OwnRow, Row
 from apisix.runner.server.handover import Handover
@@ -33,6 +35,9 @@ class Process:
         row: the number of its row on the board.
         report: where its report comes from.
         replaces: the worker that retires when this one is ready.
+
+    Attributes:
+        memory: where it counts its metrics; None where nothing is measured.
     """
 
     def __init__(self, pid: int, generation: int, row: int, report: int, replaces: "Process | None") -> None:
@@ -46,6 +51,16 @@ class Process:
         self.retiring = False
         self.hung = False
         self.plugins: list[str] = []
+        self.memory: mmap.mmap | None = None
+
+    @property
+    def state(self) -> str:
+        """``hung``, ``retiring``, ``ready`` or ``starting``."""
+        if self.hung:
+            return "hung"
+        if self.retiring:
+            return "retiring"
+        return "ready" if self.ready else "starting"
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it is still there."""
@@ -107,16 +122,18 @@ class Processes:
         """
         row = self._board.take_row()
         read_report, write_report = os.pipe2(os.O_CLOEXEC)
+        memory = new_memory() if self._settings.metrics.listen is not None else None
         pid = os.fork()
         if pid == 0:
             set_title(f"worker of generation {generation} on {self._listener.path}")
             self._on_fork()
             os.close(read_report)
             os.close(self._lifeline_end)
-            channels = Channels(write_report, self._lifeline, self._handover, OwnRow(self._board, row))
+            channels = Channels(write_report, self._lifeline, self._handover, OwnRow(self._board, row), memory)
             worker.main(self._listener, self._settings, channels, accepted_problems)
         os.close(write_report)
-        self._members[pid] = Process(pid, generation, row, read_report, replaces)
+        process = self._members[pid] = Process(pid, generation, row, read_report, replaces)
+        process.memory = memory
         self._poll.register(read_report, select.POLLIN)
 
     def read_report(self, fd: int) -> tuple[Process, Report] | None:

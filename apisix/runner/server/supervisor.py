@@ -24,9 +24,11 @@ import time
 
 from apisix.runner.config import Settings
 from apisix.runner.server.control import Answer, Control, Status, WorkerStatus
+from apisix.runner.server.endpoint import Endpoint, Page
 from apisix.runner.server.handover import Handover
 from apisix.runner.server.listen import Listener, user_ids
 from apisix.runner.server.notify import notify
+from apisix.runner.server.overview import Facts, Overview
 from apisix.runner.server.processes import Process, Processes, memory_of
 from apisix.runner.server.store import open_store, remove_unused
 from apisix.runner.server.title import set_title
@@ -83,6 +85,8 @@ class Supervisor:
         self._pause = FIRST_PAUSE
         self._start_at = 0.0
         self._restarts = 0
+        self._reloads = {"done": 0, "refused": 0}
+        self._started = time.time()
         self._watcher = 0
         self._told_ready = False
         self._handing_over: list[Process] = []
@@ -96,6 +100,8 @@ class Supervisor:
             remove_unused(store)
         self._handover = Handover(store.folder if store is not None else None)
         self._processes = Processes(settings, listener, self._handover, self._poll, self._become_child)
+        self._overview = Overview()
+        self._endpoint = self._open_endpoint()
         if listener.is_published:
             self._handover.publish()
 
@@ -122,6 +128,8 @@ class Supervisor:
                     self._read_stdin()
                 elif self._control.owns(fd):
                     self._obey_control(fd)
+                elif self._endpoint is not None and self._endpoint.owns(fd):
+                    self._endpoint.event(fd)
                 else:
                     reported = self._processes.read_report(fd)
                     if reported is not None:
@@ -136,6 +144,8 @@ class Supervisor:
             elif self._leaving:
                 log.info("leaving; %d workers serve until another runner is on the path", len(self._processes))
                 return 0
+        if self._endpoint is not None:
+            self._endpoint.remove()
         self._listener.remove()
         log.info("ended")
         return 0
@@ -148,6 +158,8 @@ class Supervisor:
         os.close(self._signals)
         os.close(self._wakeup)
         self._control.close()
+        if self._endpoint is not None:
+            self._endpoint.close()
 
     def _read_stdin(self) -> None:
         if not os.read(0, 4096):
@@ -197,6 +209,8 @@ class Supervisor:
         settings = self._settings
         now = time.monotonic()
         self._control.look()
+        if self._endpoint is not None:
+            self._endpoint.look()
         if now > self._kill_at:
             self._kill_the_rest()
         if now > self._publish_at:
@@ -233,6 +247,7 @@ class Supervisor:
             why = self._processes.why(status)
             process = self._processes.ended(pid)
             if process is not None:
+                self._overview.keep(process)
                 self._lost(process, why)
             elif pid == self._watcher:
                 self._watcher = 0
@@ -305,6 +320,7 @@ class Supervisor:
 
     def _rolled(self, answer: Answer) -> None:
         self._rolling = False
+        self._reloads["done" if answer.ok else "refused"] += 1
         notify("READY=1")
         asked, self._reloads_asked = self._reloads_asked, []
         for client in asked:
@@ -348,14 +364,11 @@ class Supervisor:
         workers = []
         for process in self._processes.all():
             row = self._processes.row(process)
-            state = (
-                "hung" if process.hung else "retiring" if process.retiring else "ready" if process.ready else "starting"
-            )
             workers.append(
                 WorkerStatus(
                     pid=process.pid,
                     generation=process.generation,
-                    state=state,
+                    state=process.state,
                     seconds=round(now - process.started, 1),
                     connections=row.connections,
                     open_calls=row.open_calls,
@@ -375,6 +388,44 @@ class Supervisor:
             problems=self._problems or [],
             workers=workers,
         )
+
+    # What is asked over HTTP.
+
+    def _open_endpoint(self) -> Endpoint | None:
+        address = self._settings.metrics.listen
+        if address is None:
+            return None
+        pages = {"/metrics": self._metrics, "/healthz": lambda: Page(200, "ok\n"), "/readyz": self._readiness}
+        return Endpoint(address, self._settings.socket.mode, self._poll, pages)
+
+    def _not_ready(self) -> str:
+        """Why calls are not served, empty where they are."""
+        if self._ending:
+            return "the runner is stopping"
+        ready = sum(process.state == "ready" for process in self._current())
+        if not ready:
+            return f"none of {self._target} workers accepts"
+        return "" if self._listener.is_published else "another runner is on the path"
+
+    def _readiness(self) -> Page:
+        why = self._not_ready()
+        return Page(503, f"not ready: {why}\n") if why else Page(200, "ready\n")
+
+    def _metrics(self) -> Page:
+        settings = self._settings
+        facts = Facts(
+            started=self._started,
+            generation=self._generation,
+            target=self._target,
+            restarts=self._restarts,
+            reloads=self._reloads,
+            not_ready=self._not_ready(),
+            most_connections=settings.limits.connections,
+            most_threads=settings.threads,
+        )
+        return self._overview.metrics(facts, [(one, self._processes.row(one)) for one in self._processes.all()])
+
+    # The end.
 
     def _end(self, number: int) -> None:
         quickly = number != signal.SIGTERM or self._ending or not self._listener.is_published

@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import gc
 import logging
+import mmap
 import os
 import select
 import signal
@@ -24,6 +25,8 @@ import msgspec
 
 from apisix.runner import logs
 from apisix.runner.config import Settings
+from apisix.runner.metrics import metric
+from apisix.runner.metrics.region import Region
 from apisix.runner.plugin.discovery import load_plugins
 from apisix.runner.plugin.registry import Registry
 from apisix.runner.server.board import OwnRow
@@ -32,9 +35,11 @@ from apisix.runner.server.contexts import Contexts
 from apisix.runner.server.dispatch import Dispatcher
 from apisix.runner.server.handover import Handover
 from apisix.runner.server.listen import Listener, user_ids
+from apisix.runner.server.measuring import measure
 from apisix.runner.server.output import Output
 from apisix.runner.server.poller import Poller
 from apisix.runner.server.store import open_store
+from apisix.runner.server.watch import Watch
 
 log = logging.getLogger("apisix.runner.worker")
 
@@ -70,12 +75,14 @@ class Channels(msgspec.Struct):
         lifeline: file descriptor that reaches EOF when the supervisor is gone.
         handover: where connections come from, and go when this worker retires.
         row: its numbers, shared.
+        memory: where it counts its metrics, shared; None where nothing is measured.
     """
 
     report: int
     lifeline: int
     handover: Handover
     row: OwnRow
+    memory: mmap.mmap | None = None
 
 
 class Worker:
@@ -115,6 +122,7 @@ class Worker:
     def run(self) -> int:
         """Serve until told to end. Returns the exit code."""
         sys.setswitchinterval(SWITCH_INTERVAL)
+        watch = self._choose_what_is_watched()
         sys.dont_write_bytecode = True  # its cache tells files saved twice within a second apart by their size alone
         registry = load_plugins(self._settings.plugins.paths)
         self._take_signals()  # again: a plugin's file may have taken or blocked them
@@ -126,20 +134,29 @@ class Worker:
             for problem in problems:
                 log.error("%s; routes that use it fail", problem)
         store = open_store(self._settings.socket.file)
-        confs = Confs(registry, self._settings.conf.expire, store)
+        confs = Confs(registry, self._settings.conf.expire, store, watch.make_step)
         contexts = Contexts(store.folder / "contexts" if store is not None else None)
-        poller = self._start_poller(confs, contexts, registry)
+        poller = self._start_poller(confs, contexts, registry, watch)
         # What lives now lives as long as the worker: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         self._report(Report(True, problems, [definition.name for definition in registry.definitions()]))
         return self._live(poller, confs)
 
-    def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry) -> Poller:
+    def _choose_what_is_watched(self) -> Watch:
+        """Before plugins are loaded: their own metrics are made then."""
+        watch = Watch()
+        if self._channels.memory is not None:
+            region = Region(self._channels.memory)
+            metric.use(region)
+            measure(watch, region, self._settings.timeout)
+        return watch
+
+    def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry, watch: Watch) -> Poller:
         settings = self._settings
         poller = Poller(
             self._listener.socket,
-            Dispatcher(confs, settings.timeout, settings.gateway.version, contexts),
+            Dispatcher(confs, settings.timeout, settings.gateway.version, contexts, watch),
             threads=settings.threads,
             setup_timeout=settings.setup_timeout,
             most_connections=settings.limits.connections,
