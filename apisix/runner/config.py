@@ -82,6 +82,18 @@ class PluginSettings(msgspec.Struct, frozen=True):
     paths: Annotated[
         tuple[Path, ...], Setting(kinds.folders(), "Folders whose *.py files are loaded as plugins", flag="--plugins")
     ] = (Path("plugins"),)
+    classes: Annotated[
+        tuple[str, ...],
+        Setting(kinds.classes(), "Plugins of installed modules, as module:Class", flag="--plugin-class"),
+    ] = ()
+    installed: Annotated[
+        Literal["all", "none"],
+        Setting(kinds.choice("all", "none"), "Whether installed distributions are asked for plugins"),
+    ] = "all"
+    load_timeout: Annotated[
+        float,
+        Setting(kinds.seconds(more_than=0, less_than=50), "Seconds that a plugin's file may take to import"),
+    ] = 10.0
 
 
 class ConfSettings(msgspec.Struct, frozen=True):
@@ -272,7 +284,7 @@ def _read(row: Row, given: str | Sequence[str] | None, environ: Mapping[str, str
         raise ValueError(f"expected {kind.expected}, got nothing; give a value or remove the key")
     if isinstance(given, str):
         text = _expand(row, given, environ)
-        texts = text.split(os.pathsep) if kind.many else [text]
+        texts = text.split(kind.separator) if kind.many else [text]
     elif kind.many:
         texts = [_expand(row, text, environ) for text in given]
     else:
@@ -284,7 +296,7 @@ def _read(row: Row, given: str | Sequence[str] | None, environ: Mapping[str, str
         if row.default is msgspec.NODEFAULT:
             advice = "correct it"
         raise ValueError(
-            f"expected {str(mistake) or kind.expected}, got {_quote(os.pathsep.join(texts))}; {advice}"
+            f"expected {str(mistake) or kind.expected}, got {_quote(kind.separator.join(texts))}; {advice}"
         ) from None
 
 

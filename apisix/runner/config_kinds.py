@@ -33,6 +33,8 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     read: Callable[[Sequence[str]], object]
     show: Callable[[Any], str] = str
     many: bool = False
+    separator: str = os.pathsep
+    """What stands between several texts in one."""
     settle: Callable[[Any, Path], object] = _unchanged
     """Completes a value that depends on the folder where it was written; raises ValueError with the whole reason."""
 
@@ -191,6 +193,30 @@ def accounts() -> Kind:
         read=read,
         show=lambda names: os.pathsep.join(names) or "any",
         many=True,
+    )
+
+
+def classes() -> Kind:
+    """Classes of modules; those in a flag are given one by one, those in a variable with commas between.
+
+    Empty for `none`.
+    """
+
+    def read(texts: Sequence[str]) -> tuple[str, ...]:
+        if list(texts) == ["none"]:
+            return ()
+        for text in texts:
+            parts = text.split(":")
+            _expect(len(parts) == 2 and all(name.isidentifier() for part in parts for name in part.split(".")))
+        return tuple(texts)
+
+    return Kind(
+        metavar="MODULE:CLASS",
+        expected="classes as module:Class, or none",
+        read=read,
+        show=lambda names: ",".join(names) or "none",
+        many=True,
+        separator=",",
     )
 
 

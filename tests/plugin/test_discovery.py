@@ -1,6 +1,8 @@
 """Discovery: what of a folder is loaded, and how one file that does not load is told without keeping the others."""
 
 import os
+import signal
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -263,7 +265,7 @@ def test_a_class_that_is_no_proper_plugin_is_told_and_others_of_its_file_load(tm
     registry = load_plugins([tmp_path])
     assert names(registry) == ["Good"]
     told = "plugin class Bad: expected filter(self, request, response), got filter(self)"
-    assert problems(registry) == [f"{path}: {told}"]
+    assert problems(registry) == [f"{path}:5: {told}"]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +281,181 @@ def test_a_class_that_is_no_proper_plugin_is_told_and_others_of_its_file_load(tm
 def test_a_class_that_fails_when_it_is_looked_at_keeps_no_other_from_loading(tmp_path: Path, text: str) -> None:
     text = HEAD + "from apisix.runner.plugin.core import PluginBase\n" + text
     assert ": plugin class Bad: " in loads_beside_another(tmp_path, text)
+
+
+def test_an_exception_in_a_helper_is_told_with_the_helpers_line(tmp_path: Path) -> None:
+    helper = write(tmp_path / "auth" / "tables.py", "import json\nTABLE = json.loads('{')\n")
+    write(tmp_path / "auth" / "__init__.py", "from . import tables")
+    (problem,) = problems(load_plugins([tmp_path]))
+    assert problem.startswith(f"{helper}:2: does not import: JSONDecodeError: ")
+
+
+# What never ends.
+
+
+SHORT = 0.2  # seconds
+ADVICE = "wait and compute in setup or filter, or raise plugins.load_timeout"
+
+
+def test_a_file_that_runs_for_ever_is_told_with_the_line_where_it_is_and_others_load(tmp_path: Path) -> None:
+    path = write(tmp_path / "loops.py", "def turn():\n    while True: pass\n\nturn()\n")
+    write(tmp_path / "zebra.py", PLUGIN.format("Zebra"))
+    registry = load_plugins([tmp_path], limit=SHORT)
+    assert problems(registry) == [
+        f"{path}:2: does not import: still running after 0.2 s, in turn at {path}:2; {ADVICE}"
+    ]
+    assert names(registry) == ["Zebra"]
+
+
+def test_a_file_that_waits_for_ever_is_told_with_its_own_line_and_where_it_waits(tmp_path: Path) -> None:
+    path = write(tmp_path / "waits.py", "import threading\n\nthreading.Event().wait()\n")
+    (problem,) = problems(load_plugins([tmp_path], limit=SHORT))
+    assert problem.startswith(f"{path}:3: does not import: still running after 0.2 s, in wait at ")
+    assert f"{os.sep}threading.py:" in problem
+
+
+def test_a_file_that_catches_its_limit_is_stopped_all_the_same(tmp_path: Path) -> None:
+    text = """
+import time
+for _ in range(2):
+    try:
+        time.sleep(60)
+    except BaseException: pass
+time.sleep(60)
+"""
+    path = write(tmp_path / "stubborn.py", text)
+    (problem,) = problems(load_plugins([tmp_path], limit=SHORT))
+    assert problem.startswith(f"{path}:7: does not import: still running after 0.2 s")
+
+
+def test_an_init_that_runs_for_ever_is_told_and_other_classes_load(tmp_path: Path) -> None:
+    text = PLUGIN.format("Waits") + "    def __init__(self):\n        import time; time.sleep(60)\n"
+    path = write(tmp_path / "waits.py", text + PLUGIN.format("Zebra"))
+    registry = load_plugins([tmp_path], limit=SHORT)
+    (problem,) = problems(registry)
+    assert problem.startswith(f"{path}:5: plugin class Waits: still running after 0.2 s")
+    assert names(registry) == ["Zebra"]
+
+
+def test_what_ends_in_time_is_not_interrupted_later(tmp_path: Path) -> None:
+    write(tmp_path / "one.py", PLUGIN.format("One"))
+    before = signal.getsignal(signal.SIGALRM)
+    assert problems(load_plugins([tmp_path], limit=60)) == []
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_code_that_nothing_interrupts_ends_its_process_with_the_stack(tmp_path: Path) -> None:
+    path = write(tmp_path / "wrong.py", "import time\nsum(iter(int, 1))\n")
+    code = f"""
+from pathlib import Path
+from apisix.runner.plugin import limit
+from apisix.runner.plugin.discovery import load_plugins
+limit.GRACE = 0.3
+load_plugins([Path({str(tmp_path)!r})], limit=0.1)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert f'File "{path}", line 2 in <module>' in ended.stderr
+
+
+# Modules that are named, and installed distributions.
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that modules are imported from, as the one that distributions are installed into."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == "acme":
+            del sys.modules[name]
+
+
+def install(site: Path, name: str, entry_points: str) -> None:
+    """Install a distribution, as far as its metadata goes."""
+    write(site / f"{name}-1.0.dist-info" / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    write(site / f"{name}-1.0.dist-info" / "entry_points.txt", f"[apisix.plugins]\n{entry_points}\n")
+
+
+def test_a_named_class_is_loaded_and_its_neighbours_are_not(site: Path) -> None:
+    path = write(site / "acme" / "auth.py", PLUGIN.format("One") + PLUGIN.format("Two"))
+    registry = load_plugins([], ["acme.auth:Two"])
+    assert (names(registry), problems(registry)) == (["Two"], [])
+    assert registry.find("two").origin == str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nowhere:One", "nowhere does not import: ModuleNotFoundError: No module named 'nowhere'"),
+        ("acme:On", "there is no On in acme; did you mean One?"),
+        ("acme:Zebra", "there is no Zebra in acme; plugins there are: One"),
+        ("acme:VALUE", "expected a class that derives from Base, got VALUE = 5"),
+        ("acme:Base.stop", "expected a class that derives from Base, got Base.stop = <function Base.stop at "),
+    ],
+)
+def test_a_named_class_that_is_none_is_told_with_the_setting(site: Path, name: str, told: str) -> None:
+    write(site / "acme.py", PLUGIN.format("One") + "VALUE = 5\n")
+    (problem,) = problems(load_plugins([], [name]))
+    assert problem.startswith(f"plugins.classes, {name}: {told}")
+
+
+def test_a_named_module_that_fails_is_told_with_its_line(site: Path) -> None:
+    path = write(site / "acme" / "tables.py", "\n1 / 0\n")
+    write(site / "acme" / "__init__.py", "from . import tables")
+    (problem,) = problems(load_plugins([], ["acme:One"]))
+    assert problem == f"{path}:2: acme does not import: ZeroDivisionError: division by zero"
+
+
+def test_an_installed_distribution_offers_a_class_or_all_plugins_of_a_module(site: Path) -> None:
+    write(site / "acme" / "auth.py", PLUGIN.format("One") + PLUGIN.format("Unnamed"))
+    write(site / "acme" / "more.py", PLUGIN.format("Two") + PLUGIN.format("Three"))
+    install(site, "acme-plugins", "one = acme.auth:One\nmore = acme.more")
+    registry = load_plugins([], installed=True)
+    assert (names(registry), problems(registry)) == (["One", "Three", "Two"], [])
+    assert registry.find("one").source == f"{site / 'acme' / 'auth.py'} (acme-plugins 1.0)"
+
+
+def test_distributions_are_not_asked_unless_told_to(site: Path) -> None:
+    write(site / "acme.py", "raise AssertionError('imported')")
+    install(site, "acme-plugins", "one = acme:One")
+    assert problems(load_plugins([])) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("one = gone:One", "gone does not import: ModuleNotFoundError: No module named 'gone'"),
+        ("one = acme", "expected plugins in acme, found none; name one, as module:Class"),
+    ],
+)
+def test_a_distribution_that_offers_nothing_is_told_with_its_entry_point(site: Path, entry: str, told: str) -> None:
+    write(site / "acme.py", "VALUE = 5")
+    install(site, "acme-plugins", entry)
+    assert problems(load_plugins([], installed=True)) == [f"entry point {entry} of acme-plugins 1.0: {told}"]
+
+
+def test_a_class_that_is_found_twice_is_one_plugin(site: Path, tmp_path: Path) -> None:
+    write(site / "acme.py", PLUGIN.format("One"))
+    install(site, "acme-plugins", "one = acme:One")
+    folder = tmp_path / "plugins"
+    write(folder / "own.py", PLUGIN.format("Own"))
+    registry = load_plugins([folder, folder], ["acme:One"], installed=True)
+    assert (names(registry), problems(registry)) == (["One", "Own"], [])
+
+
+def test_a_duplicate_names_both_origins_and_the_distribution(site: Path, tmp_path: Path) -> None:
+    offered = write(site / "acme.py", PLUGIN.format("Same"))
+    install(site, "acme-plugins", "same = acme:Same")
+    own = write(tmp_path / "plugins" / "own.py", PLUGIN.format("Same"))
+    registry = load_plugins([tmp_path / "plugins"], installed=True)
+    both = f"{own} and {offered} (acme-plugins 1.0)"
+    assert problems(registry) == [f"{offered}: plugin 'Same' is defined in {both}; rename one"]
+    assert names(registry) == []
 
 
 # Folders.

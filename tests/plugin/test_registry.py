@@ -1,6 +1,7 @@
 """The registry: what is checked when a plugin is loaded, and what a route's name for one means."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,17 @@ def test_a_class_without_any_phase_is_refused() -> None:
 def test_a_method_takes_a_request_and_a_response(method: str, function: Any, shown: str) -> None:
     told = f"expected {method}(self, request, response), got {method}{shown}"
     assert refused(made(**{method: function})) == told
+
+
+def test_a_generator_is_no_filter() -> None:
+    def yields(self: Base, request: Request, response: Response) -> Any:
+        yield
+
+    async def yields_async(self: Base, request: Request, response: Response) -> Any:
+        yield
+
+    for function in (yields, yields_async):
+        assert refused(made(filter=function)) == "filter is a generator, which nobody would run; take its yield out"
 
 
 @pytest.mark.parametrize("value", [None, "text", 5])
@@ -207,6 +219,31 @@ def test_a_plugin_is_named_by_its_attribute_else_its_init_else_its_class() -> No
 @pytest.mark.parametrize("name", [5, "___", ["stop"], property(lambda self: "stop"), lambda self: "stop"])
 def test_a_name_is_text_with_something_in_it(name: Any) -> None:
     assert refused(made(name=name)).startswith("a plugin's name must be text, got ")
+
+
+@pytest.mark.parametrize("name", ["rate limit", " stop", "stop\n", "st\x00op"])
+def test_a_name_has_no_spaces(name: str) -> None:
+    assert refused(made(name=name)) == f"a plugin's name must be without spaces, got {name!r}; use - or _"
+
+
+@pytest.mark.parametrize("name", ["limit-count", "limit.count", "größe", "2fa"])
+def test_other_letters_are_fine(name: str) -> None:
+    assert Definition(made(name=name), "").name == name
+
+
+def test_a_problem_is_told_with_the_line_of_what_is_wrong() -> None:
+    class Wrong(GoesOn):
+        on_error = "never"  # type: ignore[assignment]
+
+        async def teardown(self) -> None: ...  # type: ignore[override]
+
+    with pytest.raises(LoadError) as error:
+        Definition(Wrong, __file__)
+    assert error.value.origin == f"{__file__}:{Wrong.teardown.__code__.co_firstlineno}"
+    del Wrong.teardown
+    with pytest.raises(LoadError) as error:
+        Definition(Wrong, __file__)
+    assert error.value.origin == f"{__file__}:{inspect.getsourcelines(Wrong)[1]}"
 
 
 @pytest.mark.parametrize("error", [LookupError("no table"), SystemExit(1)])

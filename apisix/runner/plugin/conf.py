@@ -27,6 +27,10 @@ class PydanticModel(Protocol):
         """Its JSON Schema."""
         ...
 
+    def model_rebuild(self) -> bool | None:
+        """Look up the types that were not known yet; raises where one cannot be found."""
+        ...
+
 
 def is_conf_type(conf_type: object) -> bool:
     """Whether a class can be a plugin's ``Conf``.
@@ -42,9 +46,10 @@ def is_conf_type(conf_type: object) -> bool:
 
 def conf_type_problem(conf_type: type) -> str:
     """What keeps a ``Conf`` from being read, such as a field whose type cannot be found; else empty."""
-    if isinstance(conf_type, PydanticModel):
-        return ""  # pydantic has looked itself
     try:
+        if isinstance(conf_type, PydanticModel):
+            conf_type.model_rebuild()
+            return ""
         msgspec.json.Decoder(conf_type)
     except Exception as error:
         return told(error)

@@ -1,67 +1,121 @@
-"""Discovery: from folders of Python files to a registry.
+"""Discovery: from folders, installed distributions and named classes to a registry.
 
 Rules that live here:
 - Every ``*.py`` file of a plugins folder, and every package in it, is imported; names that begin with ``_`` or
   ``test_`` are not. Each class in it that derives from `Base` and does not begin with ``_`` is a plugin.
-- A file that does not import is a problem of its own: the others load, and a route that wants a plugin of it gets an
-  error that names the file.
+- An installed distribution offers plugins by entry points of the group ``apisix.plugins``: ``module:Class``, or
+  ``module`` for all plugins of a module. A setting may name ``module:Class`` too.
+- What does not import is a problem of its own: the others load, and a route that wants a plugin of it gets an error
+  that names the file.
+- A class that is found in two ways is one plugin.
 """
 
-import importlib
-import importlib.util
+import difflib
 import inspect
 import sys
-import traceback
-import zlib
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-import apisix
 from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.core import PluginBase, adapt
-from apisix.runner.plugin.errors import LoadError, told
+from apisix.runner.plugin.errors import LoadError
+from apisix.runner.plugin.importing import PACKAGED_FOLDER, import_file, import_module, place_of, why
+from apisix.runner.plugin.limit import TooLong, time_limit
 from apisix.runner.plugin.registry import Definition, Registry
 
-PACKAGED_FOLDER = Path(apisix.__file__).resolve().parent / "plugins"
+__all__ = ["ENTRY_POINTS", "PACKAGED_FOLDER", "load_plugins"]
+
+ENTRY_POINTS = "apisix.plugins"
+
+PluginClass = type[Base] | type[PluginBase]
 
 
-def load_plugins(folders: Sequence[Path]) -> Registry:
-    """Import the plugins of folders, in order.
+def load_plugins(
+    folders: Sequence[Path], classes: Sequence[str] = (), *, installed: bool = False, limit: float | None = None
+) -> Registry:
+    """Import plugins: those of folders in order, then named ones, then installed ones.
 
     Args:
         folders: absolute paths. One that does not exist is a problem, not an exception.
+        classes: as ``module:Class``.
+        installed: whether installed distributions are asked for plugins.
+        limit: seconds that a file may take to import, and a class to be looked at; None for any.
 
     Returns:
         The registry, with what went wrong in `Registry.problems`.
+
+    Example:
+        >>> load_plugins([PACKAGED_FOLDER]).find("stop").phases
+        frozenset({'request'})
     """
-    registry = Registry()
+    loader = _Loader(limit)
     for folder in folders:
+        loader.load_folder(folder)
+    for name in classes:
+        loader.load_module(name, f"plugins.classes, {name}")
+    if installed:
+        loader.load_installed()
+    return loader.registry
+
+
+class _Loader:
+    def __init__(self, limit: float | None) -> None:
+        self.registry = Registry()
+        self._limit = limit
+        self._seen: set[type] = set()
+
+    def load_folder(self, folder: Path) -> None:
         try:
             paths = list(_files(folder))
         except OSError as error:
             problem = "there is none" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-            registry.problems.append(LoadError(str(folder), f"expected a folder of plugins: {problem}"))
-            continue
+            self.registry.problems.append(LoadError(str(folder), f"expected a folder of plugins: {problem}"))
+            return
         for path in paths:
-            _load(folder, path, registry)
-    return registry
+            try:
+                module = import_file(folder, path, self._limit)
+            except LoadError as problem:
+                self.registry.problems.append(problem)
+                continue
+            for member in _plugin_classes(module):
+                self._register(member, str(path))
 
+    def load_installed(self) -> None:
+        found = sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda one: (one.value, one.name))
+        for entry in dict.fromkeys(found):  # an editable installation may be found twice
+            distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+            wanted_by = f"entry point {entry.name} = {entry.value} of {distribution or 'an unknown distribution'}"
+            self.load_module(entry.value.partition("[")[0].strip(), wanted_by, distribution)
 
-def _load(folder: Path, path: Path, registry: Registry) -> None:
-    try:
-        module = _import(folder, path)
-    except LoadError as problem:
-        registry.problems.append(problem)
-        return
-    for member in _plugin_classes(module):
-        origin = getattr(sys.modules.get(member.__module__), "__file__", None) or str(path)
+    def load_module(self, name: str, wanted_by: str, distribution: str = "") -> None:
+        module_name, _, class_name = (part.strip() for part in name.partition(":"))
         try:
-            registry.add(Definition(adapt(member) if issubclass(member, PluginBase) else member, origin))
+            module = import_module(module_name, wanted_by, self._limit)
+            members = [_named(module, class_name, wanted_by)] if class_name else _plugin_classes(module)
+            if not members:
+                raise LoadError(wanted_by, f"expected plugins in {module_name}, found none; name one, as module:Class")
         except LoadError as problem:
-            registry.problems.append(problem)
-        except (Exception, SystemExit) as error:  # of a class that does something when it is looked at
-            registry.problems.append(LoadError(origin, f"plugin class {member.__name__}: {told(error)}"))
+            self.registry.problems.append(problem)
+            return
+        for member in members:
+            self._register(member, wanted_by, distribution)
+
+    def _register(self, member: PluginClass, otherwise: str, distribution: str = "") -> None:
+        if member in self._seen:
+            return
+        self._seen.add(member)
+        origin = getattr(sys.modules.get(member.__module__), "__file__", None) or otherwise
+        try:
+            with time_limit(self._limit):
+                plugin = adapt(member) if issubclass(member, PluginBase) else member
+                self.registry.add(Definition(plugin, origin, distribution))
+        except LoadError as problem:
+            self.registry.problems.append(problem)
+        except (Exception, SystemExit, TooLong) as error:  # of a class that does something when it is looked at
+            where = place_of(error, origin, (Path(origin),))
+            self.registry.problems.append(LoadError(where, f"plugin class {member.__name__}: {why(error)}"))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -74,56 +128,7 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path / "__init__.py"
 
 
-def _import(folder: Path, path: Path) -> ModuleType:
-    is_package = path.name == "__init__.py"
-    stem = path.parent.name if is_package else path.stem
-    resolved = folder.resolve()
-    if resolved == PACKAGED_FOLDER:
-        prefix = "apisix.plugins"
-    else:
-        prefix = f"apisix_plugins_{zlib.crc32(str(resolved).encode('utf-8', 'surrogateescape')):08x}"
-    name = f"{prefix}.{stem}"
-    try:
-        known = sys.modules.get(name)
-        if known is not None:
-            if Path(known.__file__ or "").resolve() != path.resolve():
-                raise LoadError(str(path), f"has the name of {known.__file__}; rename one")
-            return known
-        spec = importlib.util.spec_from_file_location(
-            name, path, submodule_search_locations=[str(path.parent)] if is_package else None
-        )
-        if spec is None or spec.loader is None:
-            raise LoadError(str(path), "cannot be imported as a Python file")
-        if prefix not in sys.modules and prefix != "apisix.plugins":
-            package = ModuleType(prefix)
-            package.__path__ = [str(resolved)]
-            sys.modules[prefix] = package
-        parent = importlib.import_module(prefix)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        setattr(parent, stem, module)
-    except LoadError:
-        raise
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(name, None)
-        raise LoadError(_place(path, error), f"does not import: {_message(error)}") from error
-    return module
-
-
-def _place(path: Path, error: BaseException) -> str:
-    """The file and the line in it that failed."""
-    if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():  # else of a text that is no file
-        return f"{error.filename}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else str(path)
-
-
-def _message(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error.msg}" if isinstance(error, SyntaxError) else told(error)
-
-
-def _plugin_classes(module: ModuleType) -> list[type[Base] | type[PluginBase]]:
+def _plugin_classes(module: ModuleType) -> list[PluginClass]:
     inside = module.__name__
     members = [
         member
@@ -135,3 +140,18 @@ def _plugin_classes(module: ModuleType) -> list[type[Base] | type[PluginBase]]:
         and not inspect.isabstract(member)
     ]
     return list(dict.fromkeys(members))  # a class may have two names there
+
+
+def _named(module: ModuleType, name: str, wanted_by: str) -> PluginClass:
+    """The plugin class of a name in a module."""
+    member: object = module
+    for part in name.split("."):
+        if not hasattr(member, part):
+            known = [one.__name__ for one in _plugin_classes(module)]
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"plugins there are: {', '.join(known) or 'none'}"
+            raise LoadError(wanted_by, f"there is no {name} in {module.__name__}; {hint}")
+        member = getattr(member, part)
+    if isinstance(member, type) and issubclass(member, Base | PluginBase):
+        return member
+    raise LoadError(wanted_by, f"expected a class that derives from Base, got {name} = {member!r:.80}")

@@ -38,16 +38,18 @@ class Definition:
     Args:
         plugin_class: a subclass of `Base`.
         origin: the file that it comes from.
+        distribution: name and version of what it was installed with, if it was.
 
     Raises:
         LoadError: something about the class is wrong.
     """
 
-    __slots__ = ("conf_type", "coroutine", "name", "origin", "phases", "plugin_class", "raw_conf")
+    __slots__ = ("conf_type", "coroutine", "distribution", "name", "origin", "phases", "plugin_class", "raw_conf")
 
-    def __init__(self, plugin_class: type[Base], origin: str) -> None:
+    def __init__(self, plugin_class: type[Base], origin: str, distribution: str = "") -> None:
         self.plugin_class = plugin_class
         self.origin = origin
+        self.distribution = distribution
         self.phases = frozenset(
             phase for phase, method in METHODS.items() if getattr(plugin_class, method) is not getattr(Base, method)
         )
@@ -59,7 +61,8 @@ class Definition:
             self._check_signature(METHODS[phase])
         for method in ("setup", "teardown"):
             if inspect.iscoroutinefunction(getattr(plugin_class, method)):
-                raise self._wrong(f"{method} must be def, got async def: nobody would await it")
+                problem = f"{method} must be def, got async def: nobody would await it"
+                raise self._wrong(problem, getattr(plugin_class, method))
         self.coroutine = frozenset(
             phase for phase in self.phases if inspect.iscoroutinefunction(getattr(plugin_class, METHODS[phase]))
         )
@@ -70,8 +73,14 @@ class Definition:
         self.check_declarations(plugin_class)
         self.name = self._find_name()
 
-    def _wrong(self, problem: str) -> LoadError:
-        return LoadError(self.origin, f"plugin class {self.plugin_class.__name__}: {problem}")
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people: the file, and what it was installed with."""
+        return f"{self.origin} ({self.distribution})" if self.distribution else self.origin
+
+    def _wrong(self, problem: str, about: object = None) -> LoadError:
+        line = _line_of(about or self.plugin_class, self.origin)
+        return LoadError(f"{self.origin}{line}", f"plugin class {self.plugin_class.__name__}: {problem}")
 
     def _check_signature(self, method: str) -> None:
         function = getattr(self.plugin_class, method)
@@ -81,7 +90,11 @@ class Definition:
         try:
             signature.bind(None, None, None)
         except TypeError:
-            raise self._wrong(f"expected {method}(self, request, response), got {method}{signature}") from None
+            problem = f"expected {method}(self, request, response), got {method}{signature}"
+            raise self._wrong(problem, function) from None
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            problem = f"{method} is a generator, which nobody would run; take its yield out"
+            raise self._wrong(problem, function)
 
     def _check_conf_type(self, conf_type: type) -> None:
         if not is_conf_type(conf_type):
@@ -90,7 +103,7 @@ class Definition:
             )
         problem = conf_type_problem(conf_type)
         if problem:
-            raise self._wrong(f"Conf cannot be used: {problem}")
+            raise self._wrong(f"Conf cannot be used: {problem}", conf_type)
 
     def check_declarations(self, declared: Base | type[Base]) -> None:
         """Check what a plugin declares: in its class, or in an instance whose `setup` changed it.
@@ -116,6 +129,8 @@ class Definition:
         name = name or self.plugin_class.__name__
         if not isinstance(name, str) or not match_key(name):
             raise self._wrong(f"a plugin's name must be text, got {name!r}")
+        if not name.isprintable() or any(letter.isspace() for letter in name):
+            raise self._wrong(f"a plugin's name must be without spaces, got {name!r}; use - or _")
         return name
 
     def create(self) -> Base:
@@ -129,6 +144,16 @@ class Definition:
         except (Exception, SystemExit) as error:
             problem = f"__init__ failed: {told(error)}; it is called without arguments"
             raise self._wrong(problem) from error
+
+
+def _line_of(thing: object, origin: str) -> str:
+    """``:7`` where a class or function begins on line 7 of its plugin's file; nothing where it is from elsewhere."""
+    try:
+        if inspect.getsourcefile(inspect.unwrap(thing)) != origin:  # type: ignore[arg-type]
+            return ""
+        return f":{inspect.getsourcelines(inspect.unwrap(thing))[1]}"  # type: ignore[arg-type]
+    except (OSError, TypeError, ValueError):
+        return ""
 
 
 def _is_seconds(value: object) -> bool:
@@ -147,10 +172,10 @@ class Registry:
         """Register a plugin. A second one of the same name takes the first one out too, and is a problem."""
         key = match_key(definition.name)
         if key in self._duplicates:
-            self._duplicates[key].append(definition.origin)
+            self._duplicates[key].append(definition.source)
         elif key in self._definitions:
             first = self._definitions.pop(key)
-            self._duplicates[key] = [first.origin, definition.origin]
+            self._duplicates[key] = [first.source, definition.source]
         else:
             self._definitions[key] = definition
             return

@@ -124,7 +124,9 @@ class Worker:
         sys.setswitchinterval(SWITCH_INTERVAL)
         watch = self._choose_what_is_watched()
         sys.dont_write_bytecode = True  # its cache tells files saved twice within a second apart by their size alone
-        registry = load_plugins(self._settings.plugins.paths)
+        plugins = self._settings.plugins
+        installed = plugins.installed == "all"
+        registry = load_plugins(plugins.paths, plugins.classes, installed=installed, limit=plugins.load_timeout)
         self._take_signals()  # again: a plugin's file may have taken or blocked them
         problems = [str(problem) for problem in registry.problems]
         if self._accepted is not None and not set(problems) <= set(self._accepted):
@@ -212,7 +214,7 @@ class Worker:
                     else:
                         poller.drain()
                     continue
-                for number in os.read(fd, 64):
+                for number in filter(SIGNALS.__contains__, os.read(fd, 64)):  # the rest are plugins' own
                     ends_at = min(ends_at, time.monotonic() + self._obey(number, poller))
             if orphan is not None and orphan.is_over(time.monotonic()):
                 orphan = None
