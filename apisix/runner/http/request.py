@@ -68,6 +68,7 @@ class Request:
         "touched_args",
         "touched_context",
         "touched_headers",
+        "unread",
     )
 
     def __init__(self, call: HTTPReqCallReq, link: Link, post_req: bool = False) -> None:
@@ -84,6 +85,7 @@ class Request:
         self._state: SimpleNamespace | None = None
         self.touched_context: dict[str, Any] | None = None
         self._asking: asyncio.Lock | None = None
+        self.unread: set[str | InfoKind] | None = None  # what was asked before the call ran, and was not read
         self.in_coroutine = False
 
     @property
@@ -227,9 +229,11 @@ class Request:
         """
         if self.new_body is not None:
             return self.new_body
+        if self.unread:
+            self.unread.discard(InfoKind.REQ_BODY)
         if self._body is None:
             self._check_colour(False, "await request.read_body()")
-            self._check_body_length()
+            self.check_body_length()
             self._body = (self.link.ask((_BODY,))[0],)
         return self._body[0]
 
@@ -244,9 +248,11 @@ class Request:
         """As `body`, for ``async def`` plugins."""
         if self.new_body is not None:
             return self.new_body
+        if self.unread:
+            self.unread.discard(InfoKind.REQ_BODY)
         if self._body is None:
             self._check_colour(True, "request.body")
-            self._check_body_length()
+            self.check_body_length()
             async with self._one_at_a_time():
                 if self._body is None:
                     self._body = ((await self.link.ask_async((_BODY,)))[0],)
@@ -282,6 +288,8 @@ class Request:
         if self._vars is None:
             self._vars = {}
         known = self._vars
+        if self.unread:
+            self.unread.difference_update(names)
         for name in names:
             if not isinstance(name, str) or not name:
                 raise TypeError(f"a variable's name must be str and not empty, got {name!r}")
@@ -303,7 +311,17 @@ class Request:
             kind = "an async def" if self.in_coroutine else "a def"
             raise WrongColour(f"this plugin is {kind} plugin: write {instead} here")
 
-    def _check_body_length(self) -> None:
+    def was_told(self, ask: ExtraInfoReq, result: bytes | None) -> None:
+        """Take what was asked before the call ran. For the runner."""
+        if ask.name is None:
+            self._body = (result,)
+        else:
+            if self._vars is None:
+                self._vars = {}
+            self._vars[ask.name] = result
+
+    def check_body_length(self) -> None:
+        """Raise GatewayError where the body is larger than the protocol can carry."""
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length) > MAX_BODY - 64:
             raise GatewayError(

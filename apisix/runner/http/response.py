@@ -51,6 +51,7 @@ class Response:
         "running",
         "stopped",
         "touched_headers",
+        "unread",
     )
 
     def __init__(self, call: HTTPRespCallReq | None = None, link: Link | None = None) -> None:
@@ -63,6 +64,7 @@ class Response:
         self.raw_body: bytes | None = None
         self._upstream_body: tuple[bytes | None] | None = None
         self._asking: asyncio.Lock | None = None
+        self.unread: set[str | InfoKind] | None = None  # as in the request
         self.in_coroutine = False
         self.stopped = False
         self.after: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
@@ -119,6 +121,8 @@ class Response:
         """
         if self.raw_body is not None or self._call is None:
             return self._body
+        if self.unread:
+            self.unread.discard(InfoKind.RESP_BODY)
         if self._upstream_body is None:
             self._check_colour(False, "await response.read_body()")
             self._upstream_body = (self._asked().ask((_BODY,))[0],)
@@ -146,6 +150,8 @@ class Response:
         """The upstream's body in the response phase, for ``async def`` plugins."""
         if self.raw_body is not None or self._call is None:
             return self.raw_body
+        if self.unread:
+            self.unread.discard(InfoKind.RESP_BODY)
         if self._upstream_body is None:
             self._check_colour(True, "response.body")
             if self._asking is None:
@@ -154,6 +160,10 @@ class Response:
                 if self._upstream_body is None:
                     self._upstream_body = ((await self._asked().ask_async((_BODY,)))[0],)
         return self._upstream_body[0]
+
+    def was_told(self, body: bytes | None) -> None:
+        """Take the upstream's body, which was asked before the call ran. For the runner."""
+        self._upstream_body = (body,)
 
     @property
     def upstream_status(self) -> int:

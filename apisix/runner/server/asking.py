@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 from apisix.runner.http.link import KNOWN_SINCE, GatewayError
 from apisix.runner.server.connection import Connection
@@ -50,7 +51,7 @@ class Asking:
             raise GatewayError("the gateway did not answer what was asked before, until the call's deadline")
         try:
             sock = self._begin()
-            replies = _Replies(asks)
+            replies = Replies(asks)
             try:
                 sock.settimeout(self._seconds_left())
                 sock.sendall(replies.request)
@@ -69,7 +70,7 @@ class Asking:
         loop = asyncio.get_running_loop()
         async with self._loop_turn:
             sock = self._begin()
-            replies = _Replies(asks)
+            replies = Replies(asks)
             self._asker = asyncio.current_task()
             try:
                 async with asyncio.timeout(self._seconds_left()):
@@ -129,19 +130,38 @@ class _Answered:
 ANSWERED = _Answered()
 
 
-class _Replies:
-    """What is asked in one turn, and what has come of it."""
+@lru_cache(256)
+def _request(asks: tuple[ExtraInfoReq, ...]) -> bytes:
+    """The frames that ask: the same for most calls of a chain."""
+    return b"".join(encode_extra_info_req(*ask) for ask in asks)
+
+
+class Replies:
+    """What is asked in one turn, and what has come of it.
+
+    Args:
+        asks: at least one.
+
+    Attributes:
+        request: the frames that ask.
+        results: the answers so far, in order.
+    """
 
     def __init__(self, asks: Sequence[ExtraInfoReq]) -> None:
-        self._asks = asks
+        self.asks = asks
         self._pieces = FrameBuffer()
-        self.request = b"".join(encode_extra_info_req(*ask) for ask in asks)
+        self.request = _request(tuple(asks))
         self.results: list[bytes | None] = []
+
+    @property
+    def held(self) -> int:
+        """Bytes of answers that have come."""
+        return len(self._pieces) + sum(len(result or b"") for result in self.results)
 
     @property
     def complete(self) -> bool:
         """Whether all is answered."""
-        return len(self.results) == len(self._asks)
+        return len(self.results) == len(self.asks)
 
     def feed(self, data: bytes) -> None:
         """Take what was read.
@@ -169,7 +189,7 @@ class _Replies:
         return self._closed()
 
     def _closed(self) -> GatewayError:
-        ask = self._asks[len(self.results)]
+        ask = self.asks[len(self.results)]
         return GatewayError(
             f"the gateway closed the connection when asked for {_WHAT.get(ask.kind, f'variable {ask.name!r}')}: APISIX "
             f"answers that from {KNOWN_SINCE[ask.kind]} on, in the response phase from 3.0 on"

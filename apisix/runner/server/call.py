@@ -40,6 +40,7 @@ from apisix.runner.wire.messages import (
     ExtraInfoReq,
     HTTPReqCallReq,
     HTTPRespCallReq,
+    InfoKind,
     encode_error,
     encode_http_req_call_resp,
     encode_http_resp_call_resp,
@@ -53,6 +54,7 @@ RESPONSE_PHASE_ANSWERS: Version = (3, 0, 0)
 ASK_AGAIN_SECONDS = 60.0
 _FAILED_HEADERS = (("Content-Type", "text/plain; charset=utf-8"),)
 _FAILED_BODY = b"503 Service Unavailable\n"
+_REQUEST_BODY = ExtraInfoReq(InfoKind.REQ_BODY)
 _new_asking = threading.Lock()
 
 
@@ -74,6 +76,8 @@ class Call:
     """
 
     __slots__ = (
+        "asked_early",
+        "asked_late",
         "asking",
         "before_wait",
         "conf",
@@ -115,6 +119,8 @@ class Call:
         self.ticket = [True]
         self.waited = False
         self.asking: Asking | None = None
+        self.asked_early: tuple[ExtraInfoReq, ...] = ()
+        self.asked_late: tuple[ExtraInfoReq, ...] = ()
         self.ended = False
 
     def answer(self) -> bytes:
@@ -153,6 +159,8 @@ class Call:
         # seldom. So they are no link any more.
         self.ended = True
         self.request.link = self.response.link = ANSWERED
+        if self.asked_late or self.phase_chain.habits.awake:
+            self._tell_habits()
         if self.asking is not None:
             self.asking.end()
         return answer
@@ -177,9 +185,42 @@ class Call:
             answer = self.failed(error)
         self.ended = True
         self.request.link = self.response.link = ANSWERED
+        if self.asked_late or self.phase_chain.habits.awake:
+            self._tell_habits()
         if self.asking is not None:
             await self.asking.end_async()
         return answer
+
+    def early_asks(self) -> tuple[ExtraInfoReq, ...]:
+        """What is to be asked of the gateway before it runs."""
+        return self.phase_chain.habits.asks
+
+    def told(self, asks: Sequence[ExtraInfoReq], results: Sequence[bytes | None], seconds: float) -> None:
+        """Get what was asked before it runs.
+
+        Args:
+            asks: what was asked.
+            results: what the gateway has answered, in the same order.
+            seconds: how long that took.
+        """
+        self.asked_early = tuple(asks)
+        self.request.unread = self.response.unread = unread = set()
+        for ask, result in zip(asks, results, strict=True):
+            unread.add(ask.name or ask.kind)
+            if ask.kind is InfoKind.RESP_BODY:
+                self.response.was_told(result)
+            else:
+                self.request.was_told(ask, result)
+
+    def not_told(self, error: GatewayError) -> bytes:
+        """The answer where that could not be had; logged."""
+        names = ", ".join(repr(step.name) for step in self.phase_chain.chain.steps)
+        return self.failed(GatewayError(f"before plugin {names} ran: {error}"))
+
+    def _tell_habits(self) -> None:
+        unread = self.request.unread or ()
+        left = [ask for ask in self.asked_early if (ask.name or ask.kind) in unread] if unread else ()
+        self.phase_chain.habits.told(self.asked_late, left)
 
     def check(self) -> None:
         """Raise what kept the conf from being prepared."""
@@ -246,13 +287,17 @@ class Call:
         self.waited = True
         if self.before_wait is not None:
             self.before_wait(self)
-        return self._get_asking().ask(asks)
+        results = self._get_asking().ask(asks)
+        self.asked_late += tuple(asks)
+        return results
 
     async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         """Ask and await, on the loop that runs the plugin."""
         if self.ended:
             raise answered()
-        return await self._get_asking().ask_async(asks)
+        results = await self._get_asking().ask_async(asks)
+        self.asked_late += tuple(asks)
+        return results
 
     def _get_asking(self) -> Asking:
         with _new_asking:
@@ -282,6 +327,16 @@ class RequestCall(Call):
         self.version = version
         self.response = Response()
         self.request = Request(message, self, conf.post_req)
+
+    def early_asks(self) -> tuple[ExtraInfoReq, ...]:
+        """What is to be asked of the gateway before it runs; not a body that it cannot send."""
+        asks = self.phase_chain.habits.asks
+        if _REQUEST_BODY in asks:
+            try:
+                self.request.check_body_length()
+            except (GatewayError, WireError):  # as it will be where the plugin reads it
+                asks = tuple(ask for ask in asks if ask != _REQUEST_BODY)
+        return asks
 
     def variables_before(self) -> tuple[str, ...]:
         """Whether the path is encoded, where that makes a difference."""
@@ -388,6 +443,12 @@ class ResponseCall(Call):
         self.gateway.answered()
         return results
 
+    def early_asks(self) -> tuple[ExtraInfoReq, ...]:
+        """What is to be asked of the gateway before it runs, where it is known to answer in this phase."""
+        if not self.gateway.has_answered:
+            return ()
+        return tuple(ask for ask in self.phase_chain.habits.asks if ask.kind is not InfoKind.REQ_BODY)
+
     def _check_may_ask(self) -> None:
         if not self.gateway.may_be_asked():
             raise GatewayError("this gateway does not answer in the response phase: APISIX does from 3.0 on")
@@ -433,20 +494,20 @@ class GatewayMemory:
 
     def __init__(self, version: Version | None) -> None:
         self.version = version
-        self._has_answered = version is not None and version >= RESPONSE_PHASE_ANSWERS
+        self.has_answered = version is not None and version >= RESPONSE_PHASE_ANSWERS
         self._ask_again = 0.0 if version is None else float("inf")
 
     def may_be_asked(self) -> bool:
         """Whether it answers in the response phase, as far as is known."""
-        return self._has_answered or time.monotonic() >= self._ask_again
+        return self.has_answered or time.monotonic() >= self._ask_again
 
     def answered(self) -> None:
         """It has answered in the response phase."""
-        self._has_answered = True
+        self.has_answered = True
 
     def refused(self, error: GatewayError) -> None:
         """It has not."""
-        if not self._has_answered:
+        if not self.has_answered:
             self._ask_again = time.monotonic() + ASK_AGAIN_SECONDS
             log.warning(
                 "the gateway did not answer in the response phase (%s); for %g s it is not asked there: what plugins "

@@ -24,10 +24,11 @@ from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.chain import Chain, Step, build_plugins, tear_down
 from apisix.runner.plugin.errors import ConfError
 from apisix.runner.plugin.registry import REQUEST, RESPONSE, Definition, Registry
+from apisix.runner.server.early import Habits
 from apisix.runner.server.lanes import Lane
 from apisix.runner.server.store import Store
 from apisix.runner.wire.flatbuf import Pair
-from apisix.runner.wire.messages import PrepareConfReq
+from apisix.runner.wire.messages import ExtraInfoReq, InfoKind, PrepareConfReq
 
 log = logging.getLogger("apisix.runner.confs")
 
@@ -66,12 +67,13 @@ class RouteKey:
 
 
 class PhaseChain:
-    """A conf's chain in one phase, with its lane."""
+    """A conf's chain in one phase, with its lane and its habits."""
 
-    __slots__ = ("chain", "lane")
+    __slots__ = ("chain", "habits", "lane")
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
+        self.habits = Habits(tuple(ExtraInfoReq(InfoKind.VAR, name) for name in chain.variables))
         self.lane = Lane(True if chain.coroutine else chain.blocking)  # the loop is no lane of the poller's
 
 

@@ -7,8 +7,12 @@ Rules that live here:
 """
 
 import socket
+from typing import TYPE_CHECKING
 
 from apisix.runner.wire.frame import FrameBuffer
+
+if TYPE_CHECKING:
+    from apisix.runner.server.early import Early
 
 CHUNK = 16384  # bytes of one read; a call's frame is seldom larger
 SEND_SECONDS = 60.0  # as long as the gateway waits for one read
@@ -19,9 +23,12 @@ class Connection:
 
     Args:
         sock: connected; becomes non-blocking.
+
+    Attributes:
+        early: the call that waits on it for what was asked before it runs.
     """
 
-    __slots__ = ("broken", "fd", "pieces", "receive", "registered", "send", "sock")
+    __slots__ = ("broken", "early", "fd", "pieces", "receive", "registered", "send", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -32,6 +39,7 @@ class Connection:
         self.pieces: FrameBuffer | None = None
         self.broken = False
         self.registered = False
+        self.early: Early | None = None
 
     @property
     def held(self) -> int:

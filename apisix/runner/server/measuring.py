@@ -246,6 +246,15 @@ def _measured_call(
             finally:
                 count(gateway, _clock() - started)
 
+        def not_told(self, error: GatewayError) -> bytes:
+            count(outcomes[FAILED], _clock() - self.deadline + timeout)
+            answer: bytes = super().not_told(error)
+            return answer
+
+        def told(self, asks: Sequence[ExtraInfoReq], results: Sequence[bytes | None], seconds: float) -> None:
+            count(gateway, seconds)
+            super().told(asks, results, seconds)
+
         async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
             started = _clock()
             try:

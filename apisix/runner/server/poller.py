@@ -10,6 +10,7 @@ Rules that live here:
   `list.pop` is the compare-and-swap. There is one list for each leadership, so that a retired leader cannot pop
   another's call.
 - Events that were polled and not yet served lie in `_ready`, which belongs to whoever leads.
+- A call that is sure to ask the gateway is told first (early.py): its connection stays in the poll meanwhile.
 - A process that a plugin forks never answers: the connections are the parent's.
 - A malformed frame costs its own connection. Nothing that a frame or a plugin does ends the lead.
 """
@@ -24,14 +25,18 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from apisix.runner.http.link import GatewayError
+from apisix.runner.server.asking import CHUNK as BODY_CHUNK
 from apisix.runner.server.away import FORKED_EXIT_CODE, Away
 from apisix.runner.server.board import OwnRow, Row
 from apisix.runner.server.call import BAD_REQUEST, Call
 from apisix.runner.server.connection import CHUNK, Connection
 from apisix.runner.server.dispatch import Dispatcher, Refused, Unprepared
+from apisix.runner.server.early import Early
 from apisix.runner.server.entrance import YIELD_TICK, Entrance
 from apisix.runner.server.lanes import QUICK_SECONDS
 from apisix.runner.wire.frame import HEADER_SIZE, FrameType
+from apisix.runner.wire.messages import ExtraInfoReq
 
 log = logging.getLogger("apisix.runner.poller")
 
@@ -82,6 +87,7 @@ class Poller:
         self._served = 0
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
+        self._early: set[Connection] = set()
         self._ready: deque[tuple[int, int]] = deque()
         self._slot: list[Call] = []
         self._lead_thread = 0
@@ -152,7 +158,7 @@ class Poller:
     @property
     def open_calls(self) -> int:
         """Calls that have no answer yet."""
-        return self._away.open + len(self._slot)
+        return self._away.open + len(self._slot) + len(self._early)
 
     @property
     def connections(self) -> int:
@@ -176,7 +182,7 @@ class Poller:
         for connection in list(self._connections.values()):
             if self._hand_over is None:
                 break
-            if connection.registered and not connection.held:
+            if connection.registered and not connection.held and connection.early is None:
                 self._detach(connection)
                 if self._is_handed_over(connection):
                     self._close(connection)
@@ -187,7 +193,7 @@ class Poller:
         self._begin_drain(None)
         self._closing = True
         for connection in list(self._connections.values()):
-            if connection.registered:
+            if connection.registered and connection.early is None:
                 self._close(connection)
         self._check_drained()
 
@@ -242,16 +248,21 @@ class Poller:
         """Read from a connection and handle its frame. Returns False when the lead was lost meanwhile."""
         if not connection.registered:
             return True
+        early = connection.early
         try:
-            data = connection.receive(CHUNK)
+            data = connection.receive(CHUNK if early is None or not early.held else BODY_CHUNK)
         except BlockingIOError:
             data = b""
             if connection.pieces is None:
                 return True
         except OSError:
+            if early is not None:
+                return self._hear(connection, early, b"", slot)
             self._close(connection)
             return True
         else:
+            if early is not None:
+                return self._hear(connection, early, data, slot)
             if not data:
                 if connection.held:
                     log.warning(
@@ -324,6 +335,15 @@ class Poller:
                 partial(self._dispatcher.restore, connection, frame, unprepared),
             )
             return True
+        if call.phase_chain.habits.asks:
+            asks = call.early_asks()
+            if asks:
+                self._ask_early(connection, call, asks)
+                return True
+        return self._run(connection, call, slot, now)
+
+    def _run(self, connection: Connection, call: Call, slot: list[Call], now: float) -> bool:
+        """Run a call, or hand it out. Returns False when the lead was lost meanwhile."""
         lane = call.phase_chain.lane
         if not lane.inline:
             self._detach(connection)
@@ -346,6 +366,60 @@ class Poller:
         if call.response.after is not None:
             self._away.afterwards.submit(call)
         return True
+
+    # What is asked before a call runs.
+
+    def _ask_early(self, connection: Connection, call: Call, asks: tuple[ExtraInfoReq, ...]) -> None:
+        early = Early(call, asks)
+        try:
+            sent = connection.send(early.replies.request)
+        except OSError:
+            sent = 0
+        if sent < len(early.replies.request):
+            log.error("closing a connection: the gateway does not read on it")
+            self._close(connection)
+            return
+        connection.early = early
+        self._early.add(connection)
+
+    def _hear(self, connection: Connection, early: Early, data: bytes, slot: list[Call]) -> bool:
+        """Take what the gateway answers. Returns False when the lead was lost meanwhile."""
+        call, replies = early.call, early.replies
+        try:
+            replies.feed(data)
+            if not replies.complete:
+                self._pending_bytes += replies.held - early.held
+                early.held = replies.held
+                if self._pending_bytes > self._most_pending:
+                    raise GatewayError(f"unfinished frames hold more than limits.pending_bytes, {self._most_pending}")
+                return True
+        except GatewayError as error:
+            self._fail_early(connection, early, error)
+            return True
+        self._end_early(connection, early)
+        now = time.monotonic()
+        call.told(replies.asks, replies.results, now - early.since)
+        return self._run(connection, call, slot, now)
+
+    def _end_early(self, connection: Connection, early: Early) -> None:
+        connection.early = None
+        self._early.discard(connection)
+        self._pending_bytes -= early.held
+
+    def _fail_early(self, connection: Connection, early: Early, error: GatewayError) -> None:
+        """Fail a call that was not told what it needs. What may still come on its connection belongs to nobody."""
+        if connection.early is early:
+            self._end_early(connection, early)
+            answer = early.call.not_told(error)
+            connection.broken = True
+            self._send(connection, answer)
+
+    def _give_up_early(self, now: float) -> None:
+        late = GatewayError("the gateway did not answer extra information before the call's deadline")
+        for connection in list(self._early):
+            early = connection.early
+            if early is not None and now > early.call.deadline:
+                self._fail_early(connection, early, late)
 
     def _send(self, connection: Connection, answer: bytes) -> None:
         """Send an answer without waiting; what does not fit is sent by the pool."""
@@ -442,6 +516,8 @@ class Poller:
         self._away.look(now)
         if self._entrance.is_due(now):
             self._command(self._entrance.resume)
+        if self._early:
+            self._command(lambda: self._give_up_early(now))
         if self._hand_over is not None:  # a call may have ended just while the idle ones were handed over
             self._command(self._hand_over_idle)
         self._share()
@@ -504,6 +580,8 @@ class Poller:
 
     def _close(self, connection: Connection) -> None:
         connection.close()  # first: until then the gateway may send in vain
+        if connection.early is not None:
+            self._end_early(connection, connection.early)
         if connection.held:
             self._pending_bytes -= connection.held
             connection.pieces = None

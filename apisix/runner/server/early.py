@@ -1,0 +1,94 @@
+"""Early asks: what a call is sure to ask the gateway for is asked before it runs.
+
+Rules that live here:
+- The lead sends the asks and polls on; when all is answered the call runs, and need not wait in a thread of its own,
+  which costs many times as much.
+- Sure is what plugins declare (`variables`), and what a chain's calls have asked for several times in a row. What then
+  goes unread in more than a fifth of the calls is asked late again, and takes longer to be learned anew.
+- Only variables and bodies are asked for: to ask changes nothing in the gateway.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from apisix.runner.server.asking import Replies
+from apisix.runner.wire.messages import ExtraInfoReq
+
+if TYPE_CHECKING:
+    from apisix.runner.server.call import Call
+
+CALLS_TO_LEARN = 4
+MOST_CALLS_TO_LEARN = 4096
+UNREAD_WEIGHS = 4  # as much as so many reads
+FORGET_AT = 11
+
+
+class Habits:
+    """What the calls of one chain ask for.
+
+    Args:
+        declared: what each of them needs.
+
+    Attributes:
+        asks: what is asked before each call.
+        awake: whether there is anything to tell of a call that asked for nothing late.
+    """
+
+    __slots__ = ("_debts", "_declared", "_lock", "_rows", "_to_learn", "asks", "awake")
+
+    def __init__(self, declared: tuple[ExtraInfoReq, ...] = ()) -> None:
+        self.asks = self._declared = declared
+        self.awake = False
+        self._rows: dict[ExtraInfoReq, int] = {}
+        self._debts: dict[ExtraInfoReq, int] = {}
+        self._to_learn: dict[ExtraInfoReq, int] = {}
+        self._lock = threading.Lock()
+
+    def told(self, late: Sequence[ExtraInfoReq], unread: Sequence[ExtraInfoReq]) -> None:
+        """Take note of a call.
+
+        Args:
+            late: what it asked for while it ran.
+            unread: what was asked before and it did not read.
+        """
+        if not (late or unread or self._rows or self._debts):
+            return
+        with self._lock:
+            self._rows = {ask: self._rows.get(ask, 0) + 1 for ask in late}
+            learned = [ask for ask, row in self._rows.items() if row >= self._to_learn.get(ask, CALLS_TO_LEARN)]
+            for ask in learned:
+                del self._rows[ask]
+            debts = {ask: debt - 1 for ask, debt in self._debts.items() if debt > 1 or ask in unread}
+            for ask in unread:
+                debts[ask] = debts.get(ask, 1) + UNREAD_WEIGHS
+            forgotten = {ask for ask, debt in debts.items() if debt >= FORGET_AT} - set(self._declared)
+            for ask in forgotten:
+                del debts[ask]
+                self._to_learn[ask] = min(self._to_learn.get(ask, CALLS_TO_LEARN) * 4, MOST_CALLS_TO_LEARN)
+            self._debts = debts
+            self.asks = tuple(dict.fromkeys([*(ask for ask in self.asks if ask not in forgotten), *learned]))
+            self.awake = bool(self._rows) or len(self.asks) > len(self._declared)
+
+
+class Early:
+    """A call that waits for what was asked before it runs.
+
+    Args:
+        call: the one.
+        asks: what for.
+
+    Attributes:
+        replies: what was asked, and what has come of it.
+        held: bytes of answers that are counted as held for it.
+        since: time.monotonic() when it was asked.
+    """
+
+    __slots__ = ("call", "held", "replies", "since")
+
+    def __init__(self, call: "Call", asks: tuple[ExtraInfoReq, ...]) -> None:
+        self.call = call
+        self.replies = Replies(asks)
+        self.held = 0
+        self.since = time.monotonic()
