@@ -7,7 +7,8 @@ How pages say what is to be checked:
 - The ``pdb`` blocks of the page on debugging are sessions, typed as they stand (test_debugging.py).
 - A ``yaml`` block with ``routes:`` is a routes file of `apisix-runner dev`.
 - A ``console`` block has commands after ``$`` and what they print. Those that are ``curl`` are sent to a gateway that
-  `apisix-runner dev` runs, with the page's plugins and routes; the others were seen when the page was written.
+  `apisix-runner dev` runs, with the page's plugins and routes. Those of `apisix-runner` are run, too
+  (test_shown_commands.py); the others were seen when the page was written.
 - A ``log`` block has lines that the runner then logs, whatever the numbers in them.
 - ``...`` stands for what a page leaves out.
 - A page ``docs/examples/NAME.md`` has the plugin and the routes of ``examples/NAME``, and is run with them alone. Its
