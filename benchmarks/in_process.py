@@ -8,13 +8,16 @@ import select
 import socket
 import tempfile
 
+from apisix.runner.metrics.region import Region
 from apisix.runner.plugin.discovery import load_plugins
 from apisix.runner.server.confs import Confs, PreparedConf
 from apisix.runner.server.connection import CHUNK, Connection
 from apisix.runner.server.contexts import Contexts
 from apisix.runner.server.dispatch import Dispatcher
 from apisix.runner.server.lanes import Lane
+from apisix.runner.server.measuring import measure
 from apisix.runner.server.poller import Poller
+from apisix.runner.server.watch import Watch
 from apisix.runner.wire.messages import decode_prepare_conf_resp
 from benchmarks.cases import HERE, TOKEN, traffic
 
@@ -25,11 +28,17 @@ class InProcess:
     """A worker's dispatcher and poller, with a gateway's connection whose other end is `peer`.
 
     The poller's own threads do not run: who wants a call served, serves it.
+
+    Args:
+        metrics: whether calls are measured.
     """
 
-    def __init__(self) -> None:
-        self.confs = Confs(load_plugins([HERE / "plugins"]), 3600.0)
-        self.dispatcher = Dispatcher(self.confs, 50.0, None, Contexts(None))
+    def __init__(self, metrics: bool = False) -> None:
+        watch = Watch()
+        if metrics:
+            measure(watch, Region(), 50.0)
+        self.confs = Confs(load_plugins([HERE / "plugins"]), 3600.0, make_step=watch.make_step)
+        self.dispatcher = Dispatcher(self.confs, 50.0, None, Contexts(None), watch)
         with tempfile.TemporaryDirectory(prefix="a6bench-") as folder:
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(os.path.join(folder, "unused.sock"))

@@ -2,7 +2,7 @@
 
 Rules that live here: the baseline is one for each interpreter, machine architecture and codec, since each counts
 differently; without one, or without valgrind, there is nothing to compare with, which is said and is no failure unless
---require is given.
+--require is given. A call with metrics on is compared with the same one without them too, and has as much room.
 """
 
 import argparse
@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.cases import HERE
-from benchmarks.guard.calls import MARK, TIMES
+from benchmarks.guard.calls import MARK, TIMES, WITH_METRICS
 from benchmarks.measuring import ROOT, Failure, codec
 
 BASELINE = HERE / "guard-baseline.json"
 MOST_GROWTH = 0.10
+MOST_FOR_METRICS = 0.10
 DUMPS_PER_CALL = 3  # what came before, once, twice
 
 Counts = dict[str, int]
@@ -97,6 +98,16 @@ def table(changes: Sequence[Change]) -> str:
     return "\n".join(lines)
 
 
+def dear_metrics(counts: Counts) -> list[str]:
+    """The calls that metrics make too dear, a line each."""
+    lines = []
+    for name, measured in counts.items():
+        plain = counts.get(name.removesuffix(WITH_METRICS), measured)
+        if measured > plain * (1 + MOST_FOR_METRICS):
+            lines.append(f"{name}: {measured / plain - 1:+.1%}  TOO MUCH, {plain} without")
+    return lines
+
+
 def key(codec_name: str) -> str:
     """Which baseline holds."""
     return f"{platform.python_implementation()} {platform.python_version()} {platform.machine()} {codec_name}"
@@ -118,6 +129,9 @@ def main() -> int:
             print("guard: the compiled codec was not built, only the pure one is counted")
             continue
         now = count(pure=name == "pure")
+        too_dear = dear_metrics(now)
+        failed = failed or bool(too_dear)
+        print("\n".join(too_dear), end="\n" if too_dear else "")
         if chosen.renew:
             baselines[key(name)] = now
         elif key(name) not in baselines:

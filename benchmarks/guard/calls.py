@@ -16,6 +16,7 @@ from benchmarks.cases import TOKEN, traffic
 from benchmarks.in_process import InProcess
 
 MARK = "sched_get_priority_max"
+WITH_METRICS = ", metrics on"
 WARM = 60  # the interpreter adapts to a function within the first dozens of calls
 TIMES = 60
 ACTIONS: dict[str, Stop | Rewrite] = {
@@ -84,11 +85,11 @@ def codec_calls() -> dict[str, Callable[[], object]]:
 
 def path_calls() -> dict[str, Callable[[], object]]:
     """Whole calls: poll, receive, decode, plugin, encode, send. The kernel's part does not count."""
-    worker = InProcess()
     calls: dict[str, Callable[[], object]] = {}
-    for case in ("stop", "rewrite", "echo"):
-        _, frame = worker.prepare(case)
-        calls[f"whole call, {case}"] = lambda frame=frame: worker.serve(frame)  # type: ignore[misc]
+    for remark, worker in (("", InProcess()), (WITH_METRICS, InProcess(metrics=True))):
+        for case in ("stop", "rewrite", "echo"):
+            _, frame = worker.prepare(case)
+            calls[f"whole call, {case}{remark}"] = lambda worker=worker, frame=frame: worker.serve(frame)  # type: ignore[misc]
     return calls
 
 

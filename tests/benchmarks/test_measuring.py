@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cases import CASES, traffic, wrong_effect
-from benchmarks.guard.__main__ import compare, table
+from benchmarks.guard.__main__ import compare, dear_metrics, table
 from benchmarks.in_process import InProcess
 from benchmarks.measuring import FLOOR_KIND, measure, started
 from benchmarks.profile import STAGES, stages
@@ -51,3 +51,8 @@ def test_growth_over_a_tenth_is_too_much() -> None:
     assert [round(change.growth, 2) for change in (grown, shrunk, new)] == [0.11, -0.2, 0.0]
     lines = table([grown, shrunk, new]).splitlines()
     assert [("TOO MUCH" in line, "renew" in line) for line in lines] == [(True, False), (False, True), (False, True)]
+
+
+def test_metrics_that_make_a_call_too_dear_are_told() -> None:
+    counts = {"a": 1000, "b": 1000, "a, metrics on": 1100, "b, metrics on": 1101}
+    assert dear_metrics(counts) == ["b, metrics on: +10.1%  TOO MUCH, 1000 without"]
