@@ -32,7 +32,7 @@ class TestStart:
             return 7
 
         monkeypatch.setattr("apisix.runner.server.supervisor.run", supervisor)
-        monkeypatch.setattr("apisix.runner.logs.setup", lambda level, format: None)
+        monkeypatch.setattr("apisix.runner.logs.setup", lambda level, format, file: None)
         return calls
 
     def test_hands_the_settings_to_the_supervisor_and_ends_with_its_code(

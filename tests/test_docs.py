@@ -215,9 +215,10 @@ class Dev:
                     self._logged.notify_all()
 
     def normal(self, line: str) -> str:
-        """A line of the log without what is different each time, and without the module that logs it."""
+        """A line of the log without what is different each time, without the module that logs it, and its worker."""
         line = line.replace(str(PROJECT), WRITTEN_IN)
         line = re.sub(r"^\S+Z (\w+ +apisix\.runner)\S*", r"\1", line.rstrip("\n"))
+        line = line.partition(" worker=")[0]
         return re.sub(r"\d+(\.\d+)?", "0", line)
 
     def count(self, text: str) -> int:

@@ -17,6 +17,9 @@ from typing import TextIO
 import pytest
 
 from apisix.runner import logs
+from apisix.runner.logs.handler import Handler
+from apisix.runner.logs.lines import render_text
+from apisix.runner.logs.sinks import LINE_LIMIT, StreamSink
 
 logger = logging.getLogger("shop")
 
@@ -100,7 +103,7 @@ class TestText:
         record = logging.makeLogRecord(
             {"created": 1795233600.1239, "levelno": logging.INFO, "name": "shop", "msg": "sold"}
         )
-        assert logs.render_text(record, 100) == [b"2026-11-21T04:00:00.123Z INFO  shop sold\n"]
+        assert render_text(record, 100) == [b"2026-11-21T04:00:00.123Z INFO  shop sold\n"]
 
     @pytest.mark.parametrize(
         ("value", "shown"),
@@ -152,7 +155,7 @@ class TestText:
 
     def test_arguments_that_do_not_fit_the_message_are_shown(self) -> None:
         record = logging.makeLogRecord({"msg": "sold %d", "args": ("many",)})
-        (line,) = logs.render_text(record, 200)
+        (line,) = render_text(record, 200)
         assert b" sold %d ('many',) (these do not fit: " in line
 
     def test_warnings_are_events(self, text: io.StringIO) -> None:
@@ -222,7 +225,7 @@ class TestLimit:
         logs.setup("info", "text", pipe.writer)
         logger.info(message)
         line = pipe.read()
-        assert logs.LINE_LIMIT - 4 <= len(line) <= logs.LINE_LIMIT
+        assert LINE_LIMIT - 4 <= len(line) <= LINE_LIMIT
         assert re.search(r"\.\.\. \[cut from \d+ bytes\]\n\Z", line.decode())
 
     @pytest.mark.parametrize("message", ["x" * 5000, "ü" * 5000, '"' * 5000, "\x1b" * 50000])
@@ -230,7 +233,7 @@ class TestLimit:
         logs.setup("info", "json", pipe.writer)
         logger.info(message, extra={"route": "1"})
         line = pipe.read()
-        assert len(line) <= logs.LINE_LIMIT
+        assert len(line) <= LINE_LIMIT
         event = json.loads(line)
         assert event["message"].endswith("... [cut]")
         assert event["route"] == "1"
@@ -239,7 +242,7 @@ class TestLimit:
         logs.setup("info", "json", pipe.writer)
         logger.info("sold", extra={f"key{n}": n for n in range(1000)})
         line = pipe.read()
-        assert len(line) <= logs.LINE_LIMIT
+        assert len(line) <= LINE_LIMIT
         assert json.loads(line).items() >= {"message": "sold", "cut": True}.items()
 
     def test_a_long_event_has_all_its_lines(self, pipe: Pipe) -> None:
@@ -250,7 +253,7 @@ class TestLimit:
     def test_on_a_terminal_nothing_is_cut(self) -> None:
         reader, writer = pty.openpty()
         with os.fdopen(reader, "rb", buffering=0), os.fdopen(writer, "w") as stream:
-            handler = logs.Handler(lambda record, limit: [str(limit).encode()], stream)
+            handler = Handler(lambda record, limit: [str(limit).encode()], StreamSink(stream))
             handler.emit(logging.makeLogRecord({}))
             assert int(os.read(reader, 100)) > 2**31
 

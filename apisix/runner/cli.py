@@ -84,7 +84,7 @@ def start(config_file: str | None, reload: bool, **flags: Any) -> None:
     from apisix.runner import logs
     from apisix.runner.server import supervisor
 
-    logs.setup(settings.logging.level, settings.logging.format)
+    logs.setup(settings.logging.level, settings.logging.format, file=settings.logging.file)
     sys.exit(supervisor.run(settings, reload=reload))
 
 

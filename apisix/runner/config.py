@@ -69,6 +69,11 @@ class LoggingSettings(msgspec.Struct, frozen=True):
     format: Annotated[
         Literal["text", "json"], Setting(kinds.choice("text", "json"), "Lines to read, or one JSON object a line")
     ] = "text"
+    file: Annotated[Path | None, Setting(kinds.file(), "File to log to, opened again on SIGUSR1; none: stderr")] = None
+    access: Annotated[float, Setting(kinds.share(), "Share of the calls that are logged, each in a line")] = 0.0
+    redact: Annotated[
+        tuple[str, ...], Setting(kinds.header_names(), "Headers that are printed as ***, besides the usual ones")
+    ] = ()
 
 
 class MetricsSettings(msgspec.Struct, frozen=True):

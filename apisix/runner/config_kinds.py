@@ -86,6 +86,18 @@ def choice(*choices: str) -> Kind:
     return _one("|".join(choices), expected, read)
 
 
+def share() -> Kind:
+    """A share of a whole, from 0 to 1."""
+
+    def read(text: str) -> float:
+        _expect(re.fullmatch(r"[0-9](\.[0-9]*)?", text, re.ASCII) is not None)
+        number = float(text)
+        _expect(number <= 1)
+        return number
+
+    return _one("SHARE", "a share from 0 to 1, as 0.01", read, lambda number: f"{number:.15g}")
+
+
 _UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -235,6 +247,47 @@ def version() -> Kind:
         return ".".join(map(str, numbers)) if numbers else "unknown"
 
     return _one("VERSION", "an APISIX version as 3.18.0, or unknown", read, show)
+
+
+def header_names() -> Kind:
+    """Names of headers; those in a flag are given one by one, those in a variable with colons between.
+
+    Empty for `none`. They are read in lower case.
+    """
+
+    def read(texts: Sequence[str]) -> tuple[str, ...]:
+        if list(texts) == ["none"]:
+            return ()
+        for text in texts:
+            _expect(re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", text) is not None)
+        return tuple(text.lower() for text in texts)
+
+    return Kind(
+        metavar="HEADER",
+        expected="names of headers",
+        read=read,
+        show=lambda names: os.pathsep.join(names) or "none",
+        many=True,
+    )
+
+
+def file() -> Kind:
+    """The path of a file in a folder that is there, or None for `none`."""
+
+    def read(text: str) -> Path | None:
+        _expect(bool(text) and not text.endswith("/") and "\0" not in text)
+        return None if text == "none" else Path(text)
+
+    def settle(path: Path | None, base: Path) -> Path | None:
+        return None if path is None else Path(os.path.abspath(base / path))
+
+    return Kind(
+        metavar="FILE",
+        expected="the path of a file, or none",
+        read=lambda texts: read(texts[0]),
+        show=lambda path: "none" if path is None else str(path),
+        settle=settle,
+    )
 
 
 def folders() -> Kind:

@@ -22,10 +22,8 @@ _known_names: dict[str, str] = {}
 """Names of headers that were seen to be right, and their keys."""
 _MOST_KNOWN_NAMES = 1024
 
-SECRET_HEADERS = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "apikey", "x-auth-token"}
-)
-"""Headers whose values are never printed."""
+SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "apikey", "x-auth-token"}
+"""Headers whose values are never printed. The setting logging.redact adds to them."""
 
 T = TypeVar("T")
 FieldsLike = Mapping[str, str] | Iterable[tuple[str, str]]

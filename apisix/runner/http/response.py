@@ -47,6 +47,7 @@ class Response:
         "in_coroutine",
         "link",
         "new_status",
+        "plugin",
         "raw_body",
         "running",
         "stopped",
@@ -66,6 +67,7 @@ class Response:
         self._asking: asyncio.Lock | None = None
         self.unread: set[str | InfoKind] | None = None  # as in the request
         self.in_coroutine = False
+        self.plugin = ""
         self.stopped = False
         self.after: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
         self.running: tuple[str, float | None, float] | None = None

@@ -17,6 +17,9 @@ from apisix.runner.http.response import Body, Response
 current_response: ContextVar[Response | None] = ContextVar("current_response", default=None)
 """The response of the call that runs; the chain sets it."""
 
+current_setup: ContextVar[str] = ContextVar("current_setup", default="")
+"""The name of the plugin whose `setup` or `teardown` runs."""
+
 
 class Base:
     """A plugin.

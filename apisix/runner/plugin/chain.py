@@ -18,7 +18,7 @@ from typing import Any
 
 from apisix.runner.http.request import Request
 from apisix.runner.http.response import Response
-from apisix.runner.plugin.base import Base, current_response
+from apisix.runner.plugin.base import Base, current_response, current_setup
 from apisix.runner.plugin.conf import parse_conf
 from apisix.runner.plugin.errors import ConfError, LoadError, PluginFailure, own_traceback, told
 from apisix.runner.plugin.registry import METHODS, Definition, Registry
@@ -92,6 +92,7 @@ class Chain:
             for step in self.steps:
                 if timed:
                     response.running = (step.name, step.timeout, time.monotonic())
+                response.plugin = step.name
                 try:
                     result = step.run(request, response)
                 except BaseException as cause:
@@ -135,6 +136,7 @@ class Chain:
     async def _await(self, step: Step, request: Request, response: Response) -> PluginFailure | None:
         token = current_response.set(response)
         request.in_coroutine = response.in_coroutine = True
+        response.plugin = step.name
         try:
             async with asyncio.timeout(step.timeout) as limit:
                 result = await step.run(request, response)
@@ -178,13 +180,24 @@ def build_plugins(conf: Sequence[Pair], registry: Registry) -> list[tuple[str, D
 def tear_down(plugins: Sequence[tuple[str, Definition, Base]]) -> None:
     """Call the `teardown` of plugins whose conf goes. A failure is logged, and the others are called."""
     for name, definition, instance in plugins:
+        token = current_setup.set(name)
         try:
             instance.teardown()
         except (Exception, SystemExit) as error:
             log.error("plugin %r: teardown failed\n%s", name, own_traceback(error, definition.origin))
+        finally:
+            current_setup.reset(token)
 
 
 def _build(name: str, value: str | None, definition: Definition) -> Base:
+    token = current_setup.set(name)
+    try:
+        return _set_up(name, value, definition)
+    finally:
+        current_setup.reset(token)
+
+
+def _set_up(name: str, value: str | None, definition: Definition) -> Base:
     config = value if definition.raw_conf else parse_conf(name, value or "", definition.conf_type)
     try:
         instance = definition.create()

@@ -12,11 +12,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from apisix.runner.logs.context import about
 from apisix.runner.server.call import Call
 from apisix.runner.server.coroutines import LoopThread
 from apisix.runner.server.pool import Pool
 
 log = logging.getLogger("apisix.runner.after")
+
+Where = dict[str, object]
+"""Which call it was, as its `log_fields`."""
 
 MOST_PENDING = 10_000
 THREADS = 4
@@ -42,7 +46,7 @@ class Afterwards:
 
     def submit(self, call: Call) -> None:
         """Run what the plugins of an answered call asked for."""
-        where = f"{call.conf.key.route} request {call.id}"
+        where = call.log_fields()
         for function, args in call.response.after or ():
             with self._lock:
                 if self.pending >= MOST_PENDING:
@@ -54,23 +58,26 @@ class Afterwards:
             else:
                 self._pool.submit(lambda f=function, a=args: self._call(where, f, a))  # type: ignore[misc]
 
-    def _call(self, where: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _call(self, where: Where, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
-            function(*args)
+            with about(**where):
+                function(*args)
         except BaseException as error:
             self._failed(where, function, error)
         self._done()
 
-    async def _await(self, where: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    async def _await(self, where: Where, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
-            await function(*args)
+            with about(**where):
+                await function(*args)
         except BaseException as error:
             self._failed(where, function, error)
         self._done()
 
-    def _failed(self, where: str, function: Callable[..., Any], error: BaseException) -> None:
+    def _failed(self, where: Where, function: Callable[..., Any], error: BaseException) -> None:
         name = getattr(function, "__qualname__", repr(function))
-        log.error("%s: %s, run after the answer, failed", where, name, exc_info=error)
+        with about(**where):
+            log.error("%s: %s, run after the answer, failed", _told(where), name, exc_info=error)
 
     def _done(self) -> None:
         with self._lock:
@@ -79,9 +86,14 @@ class Afterwards:
         if idle:
             self._on_idle()
 
-    def _drop(self, where: str) -> None:
+    def _drop(self, where: Where) -> None:
         self._dropped += 1
         now = time.monotonic()
         if now - self._told > TELL_EVERY:
             self._told = now
-            log.error("%s: %d functions for after an answer wait, %d were dropped", where, self.pending, self._dropped)
+            place = _told(where)
+            log.error("%s: %d functions for after an answer wait, %d were dropped", place, self.pending, self._dropped)
+
+
+def _told(where: Where) -> str:
+    return f"{where['route']} request {where['request']}"

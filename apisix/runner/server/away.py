@@ -249,7 +249,8 @@ class Away:
             _send_last(call.connection, call.failed_answer())
         call.given_up()
         self._calls.discard(call)
-        log.error("%s: %s; the call fails; it was at:\n%s", call.describe(), why, _stack_of(call))
+        with call.current():
+            log.error("%s: %s; the call fails; it was at:\n%s", call.describe(), why, _stack_of(call))
         if call.task is not None:
             self._loop.cancel(call.task)
         if call.thread:

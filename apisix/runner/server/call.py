@@ -12,7 +12,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from apisix.runner.http.answer import (
@@ -28,6 +29,7 @@ from apisix.runner.http.link import GatewayError
 from apisix.runner.http.request import UPSTREAM_URI, Request
 from apisix.runner.http.response import Response
 from apisix.runner.http.variables import ResponsePhaseRequest
+from apisix.runner.plugin.base import current_response, current_setup
 from apisix.runner.plugin.chain import InThread
 from apisix.runner.plugin.errors import ConfError, PluginFailure
 from apisix.runner.server.asking import ANSWERED, Asking, answered
@@ -240,7 +242,8 @@ class Call:
         if problem not in self.conf.warned:
             self.conf.warned.add(problem)
             names = ", ".join(step.name for step in self.phase_chain.chain.steps)
-            log.warning("%s: plugin %s %s; told once", self.conf.key.route, names, problem)
+            with self.current():
+                log.warning("%s: plugin %s %s; told once", self.conf.key.route, names, problem)
 
     def kept_context(self, request_id: str) -> bytes | None:
         """What `request.context` held in the request phase of a request."""
@@ -253,8 +256,22 @@ class Call:
             self.connection.broken = True
             log.error("malformed frame: %s; it is refused and its connection closed", cause)
             return self.malformed_answer()
-        self._log_failure(error)
+        with self.current():
+            self._log_failure(error)
         return self.failed_answer()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Be the call that runs, for what a ``with`` block logs."""
+        token = current_response.set(self.response)
+        try:
+            yield
+        finally:
+            current_response.reset(token)
+
+    def log_fields(self) -> dict[str, object]:
+        """Which call this is, for lines that are logged in it."""
+        return {"route": self.conf.key.route, "request": self.id}
 
     def malformed_answer(self) -> bytes:
         """The answer to a frame that turns out to be malformed."""
@@ -306,6 +323,15 @@ class Call:
             return self.asking
 
 
+def fields_of_current_call() -> dict[str, object]:
+    """For lines that are logged now: which call runs here, and which plugin in it, if any."""
+    response = current_response.get()
+    if response is None:
+        return {"plugin": current_setup.get()}
+    call = response.link  # the call, until it has its answer
+    return {**(call.log_fields() if isinstance(call, Call) else {}), "plugin": response.plugin}
+
+
 class RequestCall(Call):
     """One HTTPReqCall.
 
@@ -325,7 +351,7 @@ class RequestCall(Call):
     ) -> None:
         Call.__init__(self, connection, message.id, conf, conf.request, deadline, contexts)  # quicker than super()
         self.version = version
-        self.response = Response()
+        self.response = Response(None, self)
         self.request = Request(message, self, conf.post_req)
 
     def early_asks(self) -> tuple[ExtraInfoReq, ...]:

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from apisix.runner.logs.context import about
 from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.chain import Chain, Step, build_plugins, tear_down
 from apisix.runner.plugin.errors import ConfError
@@ -245,7 +246,8 @@ class Confs:
             self._in_setup.add(token)
         # Not under the lock: a setup that hangs must not keep other confs from being prepared.
         try:
-            prepared = self._build(token, key, conf)
+            with about(route=key.route):
+                prepared = self._build(token, key, conf)
         finally:
             with self._lock:
                 self._in_setup.discard(token)

@@ -180,11 +180,27 @@ def _has_changed(response: Response) -> bool:
     return bool(response.new_status) or response.raw_body is not None or (headers is not None and headers.changed)
 
 
+def outcome_of(call: Any, answer: bytes, phase: str) -> str:
+    """What became of a call's request.
+
+    Args:
+        call: whose class has set `has_failed`.
+        answer: its frame, empty where none was made.
+        phase: of the call.
+    """
+    if call.has_failed or not answer:
+        return FAILED
+    if call.response.stopped:
+        return STOPPED
+    if len(answer) > _UNCHANGED and (phase == REQUEST or _has_changed(call.response)):
+        return REWRITTEN
+    return PASSED
+
+
 def _measured_call(base: type[C], phase: str, region: Region, timeout: float) -> type[C]:
     cells = region.cells
-    passed, rewritten, stopped, failed = (
-        region.series(CALLS, (phase, what)) for what in (PASSED, REWRITTEN, STOPPED, FAILED)
-    )
+    outcomes = {what: region.series(CALLS, (phase, what)) for what in (PASSED, REWRITTEN, STOPPED, FAILED)}
+    passed, rewritten, stopped, failed = outcomes.values()
     is_request = phase == REQUEST
     base_run = base.run  # quicker than super()
     errors = {kind: region.series(CALL_ERRORS, (kind,)) for kind in ERRORS}
@@ -200,7 +216,7 @@ def _measured_call(base: type[C], phase: str, region: Region, timeout: float) ->
                 count(queue, _clock() - self.deadline + timeout)
             answer = base_run(self)
             if self.ticket:  # else it was given up on, and counted
-                # As `count_call`, in place: most calls come here.
+                # As `outcome_of`, in place: most calls come here.
                 if self.has_failed:
                     at = failed
                 elif self.response.stopped:
@@ -222,7 +238,7 @@ def _measured_call(base: type[C], phase: str, region: Region, timeout: float) ->
                 answer = await super().run_async(in_thread)
             finally:
                 if self.ticket:
-                    count_call(self, answer)
+                    count(outcomes[outcome_of(self, answer, phase)], _clock() - self.deadline + timeout)
             return answer
 
         def failed(self, error: BaseException) -> bytes:
@@ -260,19 +276,6 @@ def _measured_call(base: type[C], phase: str, region: Region, timeout: float) ->
                 return results
             finally:
                 count(gateway, _clock() - started)
-
-    def count_call(call: "MeasuredCall", answer: bytes) -> None:
-        if call.has_failed or not answer:
-            at = failed
-        elif call.response.stopped:
-            at = stopped
-        elif len(answer) > _UNCHANGED and (is_request or _has_changed(call.response)):
-            at = rewritten
-        else:
-            at = passed
-        seconds = _clock() - call.deadline + timeout
-        cells[at + bisect_left(BOUNDS, seconds)] += 1.0
-        cells[at + SUM] += seconds
 
     def count(at: int, seconds: float) -> None:
         cells[at + bisect_left(BOUNDS, seconds)] += 1.0

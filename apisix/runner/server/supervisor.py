@@ -2,7 +2,7 @@
 
 Rules that live here:
 - It has one thread; signals only enqueue. TERM drains, INT and QUIT end quickly, HUP rolls the workers onto new code,
-  TTIN and TTOU make one worker more or less.
+  TTIN and TTOU make one worker more or less, USR1 opens the log's file again.
 - A worker that dies is replaced, sooner or later (a crash loop backs off), and the log says why it died. One without
   a sign of life is killed and replaced; one that had its number of calls, or too much memory, is replaced first.
 - HUP starts the next generation beside the old one. When all of it accepts, the old one retires and hands its idle
@@ -22,6 +22,7 @@ import signal
 import stat
 import time
 
+from apisix.runner import logs
 from apisix.runner.config import Settings
 from apisix.runner.server.control import Answer, Control, Status, WorkerStatus
 from apisix.runner.server.endpoint import Endpoint, Page
@@ -45,6 +46,7 @@ SIGNALS = (
     signal.SIGCHLD,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGUSR1,
 )
 PUBLISH_SECONDS = 3.0  # after which the path is taken, even if the workers are not ready
 FIRST_PAUSE = 0.5  # seconds before a worker that failed early is replaced; doubles up to MOST_PAUSE
@@ -155,6 +157,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a new worker has the file open under its new name already
         os.close(self._signals)
         os.close(self._wakeup)
         self._control.close()
@@ -337,6 +340,10 @@ class Supervisor:
     def _obey(self, number: int) -> None:
         if number == signal.SIGCHLD:
             self._reap()
+        elif number == signal.SIGUSR1:
+            logs.reopen()
+            for process in self._processes.all():
+                process.signal(number)
         elif number == signal.SIGTTIN:
             self._target += 1
         elif number == signal.SIGTTOU:

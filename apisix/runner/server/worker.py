@@ -25,11 +25,15 @@ import msgspec
 
 from apisix.runner import logs
 from apisix.runner.config import Settings
+from apisix.runner.http.fields import SECRET_HEADERS
+from apisix.runner.logs.context import look_up
 from apisix.runner.metrics import metric
 from apisix.runner.metrics.region import Region
 from apisix.runner.plugin.discovery import load_plugins
 from apisix.runner.plugin.registry import Registry
+from apisix.runner.server.access_log import log_calls
 from apisix.runner.server.board import OwnRow
+from apisix.runner.server.call import fields_of_current_call
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.contexts import Contexts
 from apisix.runner.server.dispatch import Dispatcher
@@ -50,7 +54,7 @@ LOOK_EVERY = 1.0  # seconds between two looks whether the store is still there
 AFTER_TAKE_OVER = 0.1  # seconds to go on accepting, for who has found the old socket on the path
 UNUSED_SECONDS = 8.0  # without a connection, after which nobody waits for this runner's successor
 SHOW_STACKS = signal.SIGUSR2  # prints the stacks of all threads to stderr, even while a plugin holds the interpreter
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
 
 
 class Report(msgspec.Struct):
@@ -108,7 +112,9 @@ class Worker:
         self._channels = channels
         self._accepted = accepted_problems
         self._output = Output(listener.managed)
-        logs.setup(settings.logging.level, settings.logging.format)
+        logs.setup(settings.logging.level, settings.logging.format, file=settings.logging.file)
+        look_up(fields_of_current_call)
+        SECRET_HEADERS.update(settings.logging.redact)
         self._signals, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._take_signals()
 
@@ -152,6 +158,8 @@ class Worker:
             region = Region(self._channels.memory)
             metric.use(region)
             measure(watch, region, self._settings.timeout)
+        if self._settings.logging.access:
+            log_calls(watch, self._settings.logging.access, self._settings.timeout)
         return watch
 
     def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry, watch: Watch) -> Poller:
@@ -227,6 +235,9 @@ class Worker:
 
     def _obey(self, number: int, poller: Poller) -> float:
         """Do what a signal says. Returns the seconds that are left."""
+        if number == signal.SIGUSR1:
+            logs.reopen()
+            return float("inf")
         if number == signal.SIGHUP:
             poller.drain(self._channels.handover.give)
         elif number == signal.SIGTERM:

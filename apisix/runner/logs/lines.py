@@ -1,99 +1,25 @@
-"""Logs: the standard `logging` module, set up so that a plugin author's `logging.info(...)` works as it is.
+"""Lines: an event as text for people, or as a JSON object.
 
-Rules:
+Rules that live here:
 - One event is one line; what follows its first line (a traceback, a text of several lines) is indented in the text
   form and part of a field in the JSON form. Control characters are escaped: no event can pass for another.
 - `extra={"route": "1"}` becomes `route=1` in the text form and a field in the JSON form.
-- APISIX reads the runner's stderr from a pipe, in pieces of at most 3,800 bytes (ext-plugin/init.lua, 3.18).
-  So unless on a terminal no line is longer, and lines are written in pieces of that size, cut between lines: as
-  much as the kernel never mixes with what other processes write.
-- Logging never raises, and hardly waits: APISIX stops reading that pipe as soon as it stops the runner. Events that
-  cannot be written are counted, and the next one that can is preceded by a line that tells the count.
+- No line is longer than the limit that is given.
 """
 
 import json
 import logging
 import math
-import os
 import re
-import select
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import TextIO
-
-LINE_LIMIT = 3800
-"""Bytes of the longest line, its end included, where lines are limited."""
-
-PATIENCE = 0.02
-"""Seconds that a full pipe is waited for; until it was read again, there is no more waiting."""
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 NAMES = {number: name for name, number in LEVELS.items()} | {logging.CRITICAL: "fatal"}
 
 Render = Callable[[logging.LogRecord, int], list[bytes]]
 """Makes the lines of an event, each with its end, none longer than the given number of bytes."""
-
-
-def setup(level: str, format: str, stream: TextIO | None = None) -> None:
-    """Log what is at least as serious as `level` (debug, info, warn, error) to `stream`, which is stderr by default.
-
-    `format` is text or json. A second call replaces what the first one set up.
-
-    Example: after ``setup("info", "text")``, ``logging.getLogger("shop").info("sold", extra={"item": 7})`` writes
-    ``2026-11-21T04:00:00.123Z INFO  shop sold item=7``.
-    """
-    root = logging.getLogger()
-    for handler in root.handlers[:]:
-        if isinstance(handler, Handler):
-            root.removeHandler(handler)
-    root.addHandler(Handler({"text": render_text, "json": render_json}[format], stream or sys.stderr))
-    root.setLevel(LEVELS[level])
-    logging.captureWarnings(True)
-
-
-class Handler(logging.Handler):
-    """Writes events to a stream: to its file descriptor where it has one, since only that can be asked for room."""
-
-    def __init__(self, render: Render, stream: TextIO | None) -> None:
-        super().__init__()
-        self._render = render
-        self._stream = stream
-        self._lost = 0
-        self._stuck = False
-        try:
-            self._descriptor = stream.fileno() if stream is not None else -1
-        except (OSError, ValueError):
-            self._descriptor = -1
-        terminal = self._descriptor >= 0 and os.isatty(self._descriptor)
-        self._limit = sys.maxsize if terminal else LINE_LIMIT
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            lines = self._render(record, self._limit)
-            if self._lost:
-                lines[:0] = self._render(_lost_record(self._lost), self._limit)
-            for piece in _pieces(lines, self._limit):
-                self._write(piece)
-            self._lost = 0
-        except Exception:
-            self._lost += 1
-
-    def _write(self, piece: bytes) -> None:
-        if self._descriptor < 0:
-            if self._stream is None:
-                raise BrokenPipeError
-            self._stream.write(piece.decode())
-            self._stream.flush()
-            return
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        self._stuck = not poll.poll(0 if self._stuck else PATIENCE * 1000)
-        if self._stuck:
-            raise BlockingIOError
-        while piece:
-            piece = piece[os.write(self._descriptor, piece) :]
 
 
 def render_text(record: logging.LogRecord, limit: int) -> list[bytes]:
@@ -211,19 +137,3 @@ def _shorten(event: dict[str, object], limit: int) -> bytes:
 
 
 _ALWAYS = ("time", "level", "logger", "message")
-
-
-def _pieces(lines: Sequence[bytes], limit: int) -> Iterator[bytes]:
-    """The lines joined into pieces of at most `limit` bytes."""
-    piece = b""
-    for line in lines:
-        if piece and len(piece) + len(line) > limit:
-            yield piece
-            piece = b""
-        piece += line
-    yield piece
-
-
-def _lost_record(count: int) -> logging.LogRecord:
-    facts = {"name": __name__, "levelno": logging.WARNING, "msg": "events before this one could not be written"}
-    return logging.makeLogRecord(facts | {"lost": count})
