@@ -2,8 +2,8 @@
 
 How pages say what is to be checked:
 - A ``python`` block whose first line is ``# apisix/plugins/NAME.py`` is that file; every plugin stands in such a block.
-- A page with a block whose first line is ``# tests/NAME.py`` is a project of its own: each block that begins with the
-  path of a file is that file, and commands that are ``pytest`` are run in the project's folder (test_projects.py).
+- On a page with a block whose first line is ``# test_NAME.py`` or ``# tests/test_NAME.py``, each block that begins with
+  the path of a file is that file, and commands that are ``pytest`` are run in their folder (test_projects.py).
 - The ``pdb`` blocks of the page on debugging are sessions, typed as they stand (test_debugging.py).
 - A ``yaml`` block with ``routes:`` is a routes file of `apisix-runner dev`.
 - A ``console`` block has commands after ``$`` and what they print. Those that are ``curl`` are sent to a gateway that

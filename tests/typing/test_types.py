@@ -36,7 +36,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{stem}_line_{block.line}.py").write_text(block.text)
     for page in PROJECT_PAGES:
         for block in blocks(page, "python"):
-            if block.file is not None:
+            if block.file is not None and not block.plugin_file and page.name != "tutorial.md":
                 shown = folder / block.file
                 shown.parent.mkdir(exist_ok=True)
                 shown.write_text(block.text)
