@@ -57,8 +57,9 @@ def gateway(request: pytest.FixtureRequest) -> "Iterator[GatewayFactory]":
             except ModuleNotFoundError as error:
                 if error.name not in ("aiohttp", "h11"):
                     raise
-                what = f"the fixture gateway needs {error.name}; install it: pip install 'apisix-runner[gateway]'"
-                return pytest.fail(what, pytrace=False)
+                missing = error.name
+            what = f"the fixture gateway needs {missing}; install it: pip install 'apisix-runner[gateway]'"
+            return pytest.fail(what, pytrace=False)
 
         yield start
 
