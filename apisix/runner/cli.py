@@ -1,7 +1,7 @@
-"""The command line: `apisix-runner start`, `config`, `status`, `reload` and `dev`.
+"""The command line: `apisix-runner start`, `config`, `status`, `reload` and `dev`. Authors' commands: commands/.
 
 Rules:
-- The flags of `start` and `config` are the settings' own (config.py); nothing here declares one a second time.
+- The flags of `start` and `config` are the settings' own (commands/flags.py); nothing here declares one a second time.
 - A command that is called wrongly ends with exit code 2 (click's way); a runner that cannot start, with 3 and one line.
 - A command imports what it needs when it runs: help and a failed start are quick, the supervisor stays small.
 """
@@ -9,13 +9,14 @@ Rules:
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from apisix.runner import __version__, config
+from apisix.runner.commands.flags import given, path_of, settings_flags
+from apisix.runner.commands.lazy import LazyGroup
 from apisix.runner.errors import StartError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
         context.exit()
 
 
-@click.group(context_settings={"max_content_width": 120})
+@click.group(cls=LazyGroup, context_settings={"max_content_width": 120})
 @click.option(
     "--version",
     is_flag=True,
@@ -54,23 +55,6 @@ def group() -> None:
     """Runs plugins for Apache APISIX that are written in Python."""
 
 
-def settings_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` a flag for each setting, and `--config`; it gets them as keyword arguments."""
-    for row in reversed(config.ROWS.values()):
-        option = click.option(
-            row.flag,
-            row.keyword,
-            metavar=row.kind.metavar,
-            multiple=row.kind.many,
-            help=f"{row.help}.  [{row.variable}; default: {row.default_text}]",
-        )
-        command = option(command)
-    file_help = (
-        f"Where the settings not given here are read from.  [{config.FILE_VARIABLE}; default: the packaged file]"
-    )
-    return click.option("--config", "config_file", metavar="FILE", help=file_help)(command)
-
-
 @group.command()
 @settings_flags
 @click.option("--reload", is_flag=True, help="Load plugins anew when their files change.")
@@ -79,7 +63,7 @@ def start(config_file: str | None, reload: bool, **flags: Any) -> None:
 
     A flag wins over an environment variable, that over the config file, that over the default.
     """
-    settings = config.load(_given(flags), os.environ, _path(config_file))
+    settings = config.load(given(flags), os.environ, path_of(config_file))
 
     from apisix.runner import logs
     from apisix.runner.server import supervisor
@@ -93,7 +77,7 @@ def start(config_file: str | None, reload: bool, **flags: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def show_config(config_file: str | None, as_json: bool, **flags: Any) -> None:
     """Print each setting's value and where it came from."""
-    resolved = config.resolve(_given(flags), os.environ, _path(config_file))
+    resolved = config.resolve(given(flags), os.environ, path_of(config_file))
     problems = [one.problem for one in resolved if one.problem]
     if as_json:
         listing = {one.row.name: {"value": _text(one), "origin": one.origin} for one in resolved}
@@ -149,7 +133,7 @@ def reload(config_file: str | None, **flags: Any) -> None:
 def _ask(command: str, config_file: str | None, flags: dict[str, Any]) -> "Answer":
     from apisix.runner.server import control
 
-    settings = config.load(_given(flags), os.environ, _path(config_file))
+    settings = config.load(given(flags), os.environ, path_of(config_file))
     return control.ask(settings.socket.file, command)
 
 
@@ -165,15 +149,6 @@ def dev(arguments: tuple[str, ...]) -> None:
         if error.name not in GATEWAY_EXTRA:
             raise
         raise StartError(f"dev needs {error.name}; install it: pip install 'apisix-runner[gateway]'") from None
-
-
-def _given(flags: dict[str, Any]) -> config.Flags:
-    """The flags that were given, by the names of their settings."""
-    return {row.name: flags[row.keyword] for row in config.ROWS.values() if flags[row.keyword] not in (None, ())}
-
-
-def _path(config_file: str | None) -> Path | None:
-    return None if config_file is None else Path(config_file)
 
 
 def _text(one: config.Resolved) -> str | None:

@@ -60,6 +60,7 @@ def adapt(plugin_class: type[PluginBase]) -> type[Base]:
                 self.stop()
 
     Adapted.__name__ = Adapted.__qualname__ = plugin_class.__name__
+    Adapted.__module__ = plugin_class.__module__
     return Adapted
 
 
