@@ -9,20 +9,21 @@ STAMP := $(VENV)/.apisix-runner-$(firstword $(shell pwd -P | cksum))
 FUZZ_MUTATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev test lint docs fuzz bench bench-peers guard dist chaos clean
+.PHONY: help install dev test lint docs fuzz bench bench-peers guard dist chaos lock clean
 
 help:
 	@echo "make install   install the runner, ready to be started by APISIX"
 	@echo "make dev       try it: runner, gateway and upstream in one command, no APISIX needed"
 	@echo "make test      all tests, with coverage"
-	@echo "make lint      ruff, mypy, layers"
+	@echo "make lint      ruff, mypy, layers, licences"
 	@echo "make docs      the documentation as a site, in build/docs"
 	@echo "make fuzz      mutated frames against both codecs, then with sanitizers (FUZZ_MUTATIONS=$(FUZZ_MUTATIONS))"
 	@echo "make bench     what the runner costs, over plugins, connections and sizes (QUICK=1: only to try it)"
 	@echo "make bench-peers  the same beside other runners: GO_RUNNER=, JAVA_RUNNER=, OLD_PYTHON_RUNNER= (benchmarks/README.md)"
 	@echo "make guard     instructions of each call, compared with the baseline; needs valgrind"
 	@echo "make chaos     deaths, restarts, lack of everything and bad plugins under load: ten minutes, ends with a table"
-	@echo "make dist      a source distribution, a pure wheel, and a compiled one for this platform"
+	@echo "make dist      a source distribution, a pure wheel, a compiled one for this platform, and a list of what is in them"
+	@echo "make lock      choose the newest dependencies, and write their hashes into requirements*.lock"
 	@echo "make clean     remove what the others made, .venv included"
 
 install: $(STAMP)-install
@@ -47,6 +48,7 @@ lint: $(STAMP)-dev
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+	$(RUN) .ci/licences.py
 
 docs: $(STAMP)-dev
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
@@ -71,12 +73,28 @@ guard: $(STAMP)-dev
 chaos: $(STAMP)-dev
 	$(RUN) -m pytest tests/chaos
 
-dist: $(STAMP)-dev
+dist: $(STAMP)-release
 	rm -rf dist
 	$(RUN) -m build --sdist
 	APISIX_RUNNER_PURE=1 $(PIP) wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
 	APISIX_RUNNER_PURE=0 $(PIP) wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
+	$(RUN) -m venv --clear build/released
+	$(PIP) --python build/released/bin/python install --quiet --require-hashes -r requirements.lock
+	$(PIP) --python build/released/bin/python install --quiet --no-deps --no-index --pre \
+		--find-links dist apisix-runner
+	$(PIP) --python build/released/bin/python uninstall --quiet --yes setuptools pip
+	$(VENV)/bin/cyclonedx-py environment --output-reproducible \
+		--output-file dist/apisix-runner.cdx.json build/released/bin/python
 	@ls dist
+
+# Three lists: what the images run, what a wheel is built with, and what developers and CI use (make LOCKED=1 TARGET).
+COMPILE = $(VENV)/bin/uv --no-config pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+lock: $(STAMP)-release
+	$(COMPILE) pyproject.toml --extra title --extra uvloop -o requirements.lock
+	$(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(COMPILE) - -o requirements-build.lock
+	$(COMPILE) pyproject.toml --extra dev --extra bench --extra release -o requirements-dev.lock
 
 clean:
 	rm -f apisix/runner/wire/_speedups.*.so
@@ -96,12 +114,17 @@ $(STAMP)-install: $(BUILT_FROM) | $(RUN)
 
 $(STAMP)-dev: $(BUILT_FROM) | $(RUN)
 	@echo "Installing the runner and its development tools into $(VENV) ..."
-	@$(PIP) install --quiet --editable '.[dev]'
+	@$(if $(LOCKED),$(PIP) install --quiet --require-hashes -r requirements-dev.lock)
+	@$(PIP) install --quiet $(if $(LOCKED),--no-deps --no-build-isolation) --editable '.[dev]'
 	@$(RUN) -m apisix.runner --version
 	@touch $@ $(STAMP)-install
 
 $(STAMP)-bench: pyproject.toml | $(STAMP)-dev
 	@$(PIP) install --quiet --editable '.[dev,bench]'
+	@touch $@
+
+$(STAMP)-release: pyproject.toml | $(STAMP)-dev
+	@$(if $(LOCKED),,$(PIP) install --quiet --editable '.[dev,release]')
 	@touch $@
 
 OTHER_PYTHON = or name another: make PYTHON=/path/to/python3
