@@ -441,8 +441,10 @@ def example_dev(folder: Path, stand_ins: Mapping[str, str]) -> Iterator[Dev]:
         routes = Path(made) / "apisix.yaml"
         routes.write_text(text)
         running = Dev(routes, [folder / "plugins"])
-        yield running
-        running.stop()
+        try:
+            yield running
+        finally:
+            running.stop()
 
 
 @pytest.mark.parametrize("page", EXAMPLE_PAGES, ids=name)
