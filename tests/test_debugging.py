@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from apisix.runner.server.store import open_store
-from tests.test_docs import PROJECT, SECONDS, Block, blocks, commands, pattern
+from tests.doc_pages import PROJECT, SECONDS, Block, blocks, commands, pattern
 
 PAGE = PROJECT / "docs" / "debugging.md"
 PROGRAMS = {"python": [sys.executable], "apisix-runner": [sys.executable, "-m", "apisix.runner"]}

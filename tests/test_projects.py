@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import PAGES, blocks, commands, name, pattern
+from tests.doc_pages import PAGES, blocks, commands, name, pattern
 
 PROJECT_PAGES = [
     page

@@ -13,7 +13,7 @@ from apisix.runner.http.request import Request
 from apisix.runner.http.response import Response
 from apisix.runner.plugin.base import Base
 from apisix.runner.testing import LiveGateway, PluginClient, plugin_route
-from tests.test_docs import PROJECT, Block, blocks, name
+from tests.doc_pages import PROJECT, Block, blocks, name
 
 REFERENCE = PROJECT / "docs" / "api.md"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from apisix.runner.server.store import open_store
-from tests.test_docs import PROJECT, SECONDS, WRITTEN_IN, blocks, commands, name, pattern
+from tests.doc_pages import PROJECT, SECONDS, WRITTEN_IN, blocks, commands, name, pattern
 
 PAGES = [PROJECT / "README.md", PROJECT / "docs" / "operating.md", PROJECT / "docs" / "settings.md"]
 SHOWN_SOCKET = "/tmp/runner.sock"

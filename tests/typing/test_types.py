@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import PAGES, PLUGIN_BLOCKS, PROJECT, blocks
+from tests.doc_pages import PAGES, PLUGIN_BLOCKS, PROJECT, blocks
 from tests.test_projects import PROJECT_PAGES
 
 HERE = Path(__file__).parent
