@@ -331,3 +331,34 @@ class TestTrouble:
         logs.setup("info", "text", pipe.writer)
         logger.info("sold")
         assert fcntl.fcntl(pipe.writer, fcntl.F_GETFL) == before
+
+
+class TestHush:
+    """A library that says the same thing again and again."""
+
+    @staticmethod
+    def _say(library: logging.Logger) -> None:
+        library.warning("no collector at %s", "anywhere")
+
+    def test_it_is_heard_once_from_each_place(self, text: io.StringIO) -> None:
+        logs.hush("library", 60)
+        library = logging.getLogger("library.exporter")
+        for _ in range(5):
+            self._say(library)
+        library.warning("something else")
+        assert [line.split()[2:] for line in text.getvalue().splitlines()] == [
+            ["library.exporter", "no", "collector", "at", "anywhere"],
+            ["library.exporter", "something", "else"],
+        ]
+
+    def test_and_again_after_a_while(self, text: io.StringIO) -> None:
+        logs.hush("library", 0)
+        for _ in range(2):
+            self._say(logging.getLogger("library"))
+        assert text.getvalue().count("no collector") == 2
+
+    def test_others_are_heard_each_time(self, text: io.StringIO) -> None:
+        logs.hush("library", 60)
+        for _ in range(5):
+            self._say(logging.getLogger("librarys_friend"))
+        assert text.getvalue().count("no collector") == 5

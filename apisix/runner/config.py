@@ -83,6 +83,12 @@ class MetricsSettings(msgspec.Struct, frozen=True):
     ] = None
 
 
+class TracingSettings(msgspec.Struct, frozen=True):
+    enabled: Annotated[
+        bool, Setting(kinds.switch(), "Whether calls and plugins have spans; needs the extra tracing")
+    ] = False
+
+
 class PluginSettings(msgspec.Struct, frozen=True):
     paths: Annotated[
         tuple[Path, ...], Setting(kinds.folders(), "Folders whose *.py files are loaded as plugins", flag="--plugins")
@@ -130,6 +136,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     socket: SocketSettings
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     workers: Annotated[int, Setting(kinds.whole(0, 100), "Worker processes; 0: one for each core, at most 4")] = 0
     threads: Annotated[int, Setting(kinds.whole(1, 1024), "Threads of a worker, for plugins that block")] = 32
     timeout: Annotated[

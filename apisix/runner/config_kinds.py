@@ -86,6 +86,16 @@ def choice(*choices: str) -> Kind:
     return _one("|".join(choices), expected, read)
 
 
+def switch() -> Kind:
+    """On or off, as YAML says it: true or false."""
+
+    def read(text: str) -> bool:
+        _expect(text.lower() in ("true", "false"))
+        return text.lower() == "true"
+
+    return _one("true|false", "true or false", read, lambda is_on: "true" if is_on else "false")
+
+
 def share() -> Kind:
     """A share of a whole, from 0 to 1."""
 

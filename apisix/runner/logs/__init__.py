@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from apisix.runner.logs.handler import Handler
+from apisix.runner.logs.handler import Handler, Hush
 from apisix.runner.logs.lines import LEVELS, render_json, render_text
 from apisix.runner.logs.sinks import FileSink, StreamSink
 
@@ -45,3 +45,15 @@ def reopen() -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Handler):
             handler.reopen()
+
+
+def hush(library: str, seconds: float) -> None:
+    """Let a library say the same thing once in a while only, such as that something it sends to is not there.
+
+    Args:
+        library: the name that its loggers begin with.
+        seconds: between two lines from the same place in its code.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Handler):
+            handler.addFilter(Hush(library, seconds))

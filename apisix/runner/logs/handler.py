@@ -95,6 +95,25 @@ class Handler(logging.Handler):
         super().close()
 
 
+class Hush(logging.Filter):
+    """Lets lines of one library pass once in some seconds for each place in its code. Arguments as `logs.hush`."""
+
+    def __init__(self, library: str, seconds: float) -> None:
+        super().__init__()
+        self._is_of = logging.Filter(library).filter
+        self._seconds = seconds
+        self._said: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line passes."""
+        place = record.pathname, record.lineno
+        if self._is_of(record):
+            if record.created - self._said.get(place, 0.0) < self._seconds:
+                return False
+            self._said[place] = record.created
+        return True
+
+
 def _pieces(lines: Sequence[bytes], limit: int) -> Iterator[bytes]:
     """The lines joined into pieces of at most `limit` bytes."""
     piece = b""

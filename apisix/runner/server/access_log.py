@@ -61,6 +61,12 @@ def _logged(base: type[C], phase: str, share: float, timeout: float) -> type[C]:
             answer: bytes = super().failed(error)
             return answer
 
+        def not_told(self, error: GatewayError) -> bytes:
+            answer: bytes = super().not_told(error)
+            if random.random() < share:
+                tell(self, FAILED)
+            return answer
+
         def given_up(self) -> None:
             super().given_up()
             if random.random() < share:

@@ -208,12 +208,12 @@ def _measured_call(base: type[C], phase: str, region: Region, timeout: float) ->
     gateway = region.series(GATEWAY, (phase,))
 
     class MeasuredCall(base):  # type: ignore[valid-type, misc]
-        __slots__ = ("has_failed",)
+        __slots__ = ("has_failed", "told_seconds")
 
         def run(self) -> bytes:
             self.has_failed = False
             if self.before_wait is None:  # not on the thread that polls
-                count(queue, _clock() - self.deadline + timeout)
+                count_queue(self)
             answer = base_run(self)
             if self.ticket:  # else it was given up on, and counted
                 # As `outcome_of`, in place: most calls come here.
@@ -232,7 +232,7 @@ def _measured_call(base: type[C], phase: str, region: Region, timeout: float) ->
 
         async def run_async(self, in_thread: InThread) -> bytes:
             self.has_failed = False
-            count(queue, _clock() - self.deadline + timeout)
+            count_queue(self)
             answer: bytes = b""
             try:
                 answer = await super().run_async(in_thread)
@@ -267,6 +267,7 @@ def _measured_call(base: type[C], phase: str, region: Region, timeout: float) ->
 
         def told(self, asks: Sequence[ExtraInfoReq], results: Sequence[bytes | None], seconds: float) -> None:
             count(gateway, seconds)
+            self.told_seconds = seconds
             super().told(asks, results, seconds)
 
         async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
@@ -276,6 +277,10 @@ def _measured_call(base: type[C], phase: str, region: Region, timeout: float) ->
                 return results
             finally:
                 count(gateway, _clock() - started)
+
+    def count_queue(call: MeasuredCall) -> None:
+        asked = call.told_seconds if call.asked_early else 0.0
+        count(queue, _clock() - call.deadline + timeout - asked)
 
     def count(at: int, seconds: float) -> None:
         cells[at + bisect_left(BOUNDS, seconds)] += 1.0

@@ -21,9 +21,11 @@ import select
 import signal
 import stat
 import time
+from importlib.util import find_spec
 
 from apisix.runner import logs
 from apisix.runner.config import Settings
+from apisix.runner.errors import StartError
 from apisix.runner.server.control import Answer, Control, Status, WorkerStatus
 from apisix.runner.server.endpoint import Endpoint, Page
 from apisix.runner.server.handover import Handover
@@ -474,6 +476,8 @@ def run(settings: Settings, *, reload: bool = False) -> int:
         StartError: the runner cannot start.
     """
     _raise_open_files(settings.limits.connections + FILES_BESIDES)
+    if settings.tracing.enabled and find_spec("opentelemetry") is None:
+        raise StartError("tracing.enabled needs opentelemetry-api; install it: pip install 'apisix-runner[tracing]'")
     managed = "APISIX_CONF_EXPIRE_TIME" in os.environ
     user_ids(settings.socket.allow_users)  # a user that is not there is a mistake to tell now
     listener = Listener(settings.socket, managed)

@@ -20,6 +20,7 @@ class Watch:
         response_call: the class of calls in the response phase.
         refused: told of each frame that is refused: why it is malformed, or None where its token is not known.
         prepared: told of each PrepareConf: the seconds it took, and whether it was answered with a token.
+        at_end: called when the worker ends.
     """
 
     def __init__(self) -> None:
@@ -28,3 +29,4 @@ class Watch:
         self.response_call: type[ResponseCall] = ResponseCall
         self.refused: Callable[[str | None], None] = lambda reason: None
         self.prepared: Callable[[float, bool], None] = lambda seconds, done: None
+        self.at_end: list[Callable[[], None]] = []

@@ -49,6 +49,7 @@ log = logging.getLogger("apisix.runner.worker")
 
 QUICK_END = 2.0  # seconds that open calls have when the worker is to end quickly
 SWITCH_INTERVAL = 0.0005  # seconds a computing thread may keep the interpreter from the one that serves
+HUSH_SECONDS = 60.0  # between two equal complaints about a collector that is not there
 EXPIRE_EVERY = 60.0  # seconds, or less where confs expire sooner
 LOOK_EVERY = 1.0  # seconds between two looks whether the store is still there
 AFTER_TAKE_OVER = 0.1  # seconds to go on accepting, for who has found the old socket on the path
@@ -149,7 +150,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         self._report(Report(True, problems, [definition.name for definition in registry.definitions()]))
-        return self._live(poller, confs)
+        return self._live(poller, confs, watch)
 
     def _choose_what_is_watched(self) -> Watch:
         """Before plugins are loaded: their own metrics are made then."""
@@ -158,6 +159,11 @@ class Worker:
             region = Region(self._channels.memory)
             metric.use(region)
             measure(watch, region, self._settings.timeout)
+        if self._settings.tracing.enabled:
+            from apisix.runner.server.tracing import trace_calls
+
+            logs.hush("opentelemetry", HUSH_SECONDS)
+            trace_calls(watch)
         if self._settings.logging.access:
             log_calls(watch, self._settings.logging.access, self._settings.timeout)
         return watch
@@ -203,7 +209,7 @@ class Worker:
             os.write(self._channels.report, msgspec.json.encode(report) + b"\n")
         os.close(self._channels.report)
 
-    def _live(self, poller: Poller, confs: Confs) -> int:
+    def _live(self, poller: Poller, confs: Confs, watch: Watch) -> int:
         ends_at = float("inf")
         orphan: _Orphan | None = None
         waiting = select.poll()
@@ -231,6 +237,8 @@ class Worker:
             log.error("ending with %d calls open", poller.open_calls)
         for conf in confs.all():
             conf.teardown()
+        for end in watch.at_end:
+            end()
         return 0
 
     def _obey(self, number: int, poller: Poller) -> float:
