@@ -100,11 +100,15 @@ def _with_route(file: Path, name: str, route: str) -> str | None:
     return whole if after == expected else None
 
 
+def _is_ours(program: str) -> bool:
+    """Whether a name leads to the Python, or its environment's program, that runs this."""
+    found = shutil.which(program)
+    return found is not None and Path(found).parent == Path(sys.executable).parent
+
+
 def _next_steps(name: str, test: Path, response: bool) -> str:
-    python = shlex.quote(sys.executable)
-    found = shutil.which("apisix-runner")
-    ours = Path(sys.executable).with_name("apisix-runner")
-    runner = "apisix-runner" if found and Path(found).resolve() == ours.resolve() else f"{python} -m apisix.runner"
+    python = next((name for name in ("python", "python3") if _is_ours(name)), shlex.quote(sys.executable))
+    runner = "apisix-runner" if _is_ours("apisix-runner") else f"{python} -m apisix.runner"
     steps = []
     if importlib.util.find_spec("pytest") is None:
         steps.append((f"{python} -m pip install pytest", "to run tests"))

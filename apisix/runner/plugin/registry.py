@@ -90,7 +90,9 @@ class Definition:
         try:
             signature.bind(None, None, None)
         except TypeError:
-            problem = f"expected {method}(self, request, response), got {method}{signature}"
+            names = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+            bare = signature.replace(parameters=names, return_annotation=signature.empty)
+            problem = f"expected {method}(self, request, response), got {method}{bare}"
             raise self._wrong(problem, function) from None
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             problem = f"{method} is a generator, which nobody would run; take its yield out"
