@@ -1,6 +1,6 @@
 """What type checkers say of plugins: mypy --strict and pyright, in its strict mode but for the examples.
 
-Rules that live here: the programs in `accepted`, the plugins in the documentation, and the examples, have no error; the
+Rules that live here: the programs in `accepted`, the documentation's plugins and the examples' have no error; the
 programs in `rejected` have those that their comments name, and no others. A comment ``# error: a|b, c`` means a or b of
 mypy, and c of pyright. basedpyright stands for pyright, since its package holds all that it runs: nothing is fetched.
 """
@@ -40,7 +40,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 shown = folder / block.file
                 shown.parent.mkdir(exist_ok=True)
                 shown.write_text(block.text)
-    for file in (PROJECT / "examples").rglob("*.py"):
+    for file in (PROJECT / "examples").glob("*/plugins/*.py"):
         copy = folder / file.relative_to(PROJECT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(file.read_text())
