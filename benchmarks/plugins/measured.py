@@ -46,6 +46,8 @@ class Var(Base):
 class Body(Base):
     """Reads the request's body."""
 
+    needs_body = True
+
     def filter(self, request: Request, response: Response) -> None:
         request.headers["X-Body-Length"] = str(len(request.body or b""))
 

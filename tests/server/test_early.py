@@ -32,6 +32,12 @@ class TwoAsync(Base):
         self.stop(200, f"loop {a} {await request.read_var('b')}")
 
 class Body(Base):
+    needs_body = True
+
+    def filter(self, request, response):
+        self.stop(200, f"{threading.current_thread().name} {len(request.body or b'')}")
+
+class LooksFirst(Base):
     def filter(self, request, response):
         self.stop(200, f"{threading.current_thread().name} {len(request.body or b'')}")
 
@@ -158,6 +164,11 @@ def test_a_body_in_pieces_is_told_too(gateway: Connection) -> None:
     for start in range(0, len(told), 100_000):
         gateway.send(told[start : start + 100_000])
     assert body_of(gateway.receive()) == "io 300000"
+
+
+def test_a_requests_body_is_not_learned(gateway: Connection) -> None:
+    token = learn(gateway, "looks_first", {InfoKind.REQ_BODY: b"x"})
+    assert not body_of(gateway.call(token, {InfoKind.REQ_BODY: b"x"})).startswith("io")
 
 
 def test_a_body_that_cannot_be_carried_is_not_asked_for(gateway: Connection) -> None:

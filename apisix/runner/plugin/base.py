@@ -33,6 +33,7 @@ class Base:
         blocking: True where `filter` waits or computes for more than a millisecond, False where it never does; None
             lets the runner find out.
         variables: names of variables that are asked in one round trip before this plugin's chain runs.
+        needs_body: True where `filter` reads the body of every request, which is then asked for before the chain runs.
         timeout: seconds for one run of this plugin, below the setting ``timeout``; None leaves it at that.
 
     Example:
@@ -48,6 +49,7 @@ class Base:
     blocking: ClassVar[bool | None] = None
     timeout: ClassVar[float | None] = None
     variables: ClassVar[Sequence[str]] = ()
+    needs_body: ClassVar[bool] = False
 
     def __init__(self, name: str = "") -> None:
         if name and not type(self).name:

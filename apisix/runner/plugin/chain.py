@@ -70,13 +70,14 @@ class Chain:
         steps: in order of execution.
     """
 
-    __slots__ = ("blocking", "coroutine", "steps", "timed", "variables")
+    __slots__ = ("blocking", "coroutine", "needs_body", "steps", "timed", "variables")
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = tuple(steps)
         self.coroutine = any(step.coroutine for step in steps)
         self.timed = any(step.timeout is not None for step in steps)
         self.variables = tuple(dict.fromkeys(name for step in steps for name in step.instance.variables))
+        self.needs_body = any(step.instance.needs_body for step in steps)
         declared = {step.instance.blocking for step in steps}
         self.blocking: bool | None = True if True in declared else False if declared <= {False} else None
 

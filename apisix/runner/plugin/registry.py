@@ -120,6 +120,8 @@ class Definition:
         names: object = declared.variables
         if not isinstance(names, list | tuple) or not all(name and isinstance(name, str) for name in names):
             raise self._wrong(f"variables must be a list or tuple of names, got {names!r}")
+        if declared.needs_body not in (True, False):
+            raise self._wrong(f"needs_body must be True or False, got {declared.needs_body!r}")
         timeout = declared.timeout
         if timeout is not None and not _is_seconds(timeout):
             raise self._wrong(f"timeout must be a number of seconds above 0 or None, got {timeout!r}")

@@ -74,7 +74,8 @@ class PhaseChain:
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
-        self.habits = Habits(tuple(ExtraInfoReq(InfoKind.VAR, name) for name in chain.variables))
+        body = (ExtraInfoReq(InfoKind.REQ_BODY),) if chain.needs_body else ()
+        self.habits = Habits((*(ExtraInfoReq(InfoKind.VAR, name) for name in chain.variables), *body))
         self.lane = Lane(True if chain.coroutine else chain.blocking)  # the loop is no lane of the poller's
 
 

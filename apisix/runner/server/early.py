@@ -3,9 +3,10 @@
 Rules that live here:
 - The lead sends the asks and polls on; when all is answered the call runs, and need not wait in a thread of its own,
   which costs many times as much.
-- Sure is what plugins declare (`variables`), and what a chain's calls have asked for several times in a row. What then
-  goes unread in more than a fifth of the calls is asked late again, and takes longer to be learned anew.
-- Only variables and bodies are asked for: to ask changes nothing in the gateway.
+- Sure is what plugins declare (`variables`, `needs_body`), and what a chain's calls have asked for several times in a
+  row. What then goes unread in more than a fifth of the calls is asked late again, and takes longer to be learned anew.
+- A request's body is asked for early where that is declared, and not learned: the gateway waits for a slow client to
+  send it, on whom a plugin that looks at the headers first may not want to wait.
 """
 
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from apisix.runner.server.asking import Replies
-from apisix.runner.wire.messages import ExtraInfoReq
+from apisix.runner.wire.messages import ExtraInfoReq, InfoKind
 
 if TYPE_CHECKING:
     from apisix.runner.server.call import Call
@@ -56,7 +57,7 @@ class Habits:
         if not (late or unread or self._rows or self._debts):
             return
         with self._lock:
-            self._rows = {ask: self._rows.get(ask, 0) + 1 for ask in late}
+            self._rows = {ask: self._rows.get(ask, 0) + 1 for ask in late if ask.kind is not InfoKind.REQ_BODY}
             learned = [ask for ask, row in self._rows.items() if row >= self._to_learn.get(ask, CALLS_TO_LEARN)]
             for ask in learned:
                 del self._rows[ask]
