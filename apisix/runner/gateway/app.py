@@ -10,9 +10,9 @@ import contextlib
 import errno
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -55,6 +55,16 @@ LINE_LIMIT = 1 << 15
 """Bytes of a request line, or of one header, at most (nginx has four buffers of 8 KiB)."""
 
 
+class Observer(Protocol):
+    """Sees every exchange; the Admin API's are none."""
+
+    def began(self, exchange: Exchange) -> None:
+        """An exchange has arrived."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is over, and its record is complete."""
+
+
 class Gateway:
     """A stand-in for APISIX.
 
@@ -71,6 +81,9 @@ class Gateway:
 
     Raises:
         ValueError: not a version of APISIX, or a node that is no address.
+
+    Attributes:
+        observer: sees every exchange, once it is set.
 
     Example:
         >>> async def demo():
@@ -100,6 +113,7 @@ class Gateway:
         self.runner = Runner(socket, self.version, limits, conf_expiry)
         self._admin = AdminAPI(self.store, admin_key)
         self._file = None if routes is None else RoutesFile(Path(routes), self.store)
+        self.observer: Observer | None = None
         self._watch: asyncio.Task[None] | None = None
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
@@ -192,12 +206,17 @@ class Gateway:
         except BadTarget as error:
             log.info("bad request: %s", error)
             exchange = self._exchange(request, Target("/", "/", ""), headers, body)
-            await pipeline.finish(exchange, client, Exit(400, None))
+            with self._observed(exchange, client):
+                await pipeline.finish(exchange, client, Exit(400, None))
             return
         exchange = self._exchange(request, target, headers, body)
         if AdminAPI.serves(target.path):
             await self._administer(exchange, client)
             return
+        with self._observed(exchange, client):
+            await self._route(exchange, client)
+
+    async def _route(self, exchange: Exchange, client: ClientResponse) -> None:
         remote = exchange.arrival.remote[0]
         exchange.route = match(self.store.routes, exchange.host, exchange.path, exchange.method, remote)
         if exchange.route is None:
@@ -208,6 +227,18 @@ class Gateway:
         except BrokenAnswer as error:
             log.error("%s", error)
             await pipeline.finish(exchange, client, Exit(500, None))
+
+    @contextlib.contextmanager
+    def _observed(self, exchange: Exchange, client: ClientResponse) -> Iterator[None]:
+        exchange.record.client = client.record
+        if self.observer is not None:
+            self.observer.began(exchange)
+        try:
+            yield
+        finally:
+            exchange.record.end()
+            if self.observer is not None:
+                self.observer.ended(exchange)
 
     def _exchange(self, request: web.BaseRequest, target: Target, headers: tuple[Header, ...], body: bytes) -> Exchange:
         if request.transport is None:

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from apisix.runner.errors import StartError
@@ -40,15 +40,27 @@ class RunnerChild:
         flags: for `apisix-runner start`.
         on_death: called when it has died.
         output: the file descriptor that gets all it writes; without one, stderr does.
+        environment: variables besides those of this process.
     """
 
     def __init__(
-        self, socket: Path, flags: Sequence[str], on_death: Callable[[], None], output: int | None = None
+        self,
+        socket: Path,
+        flags: Sequence[str],
+        on_death: Callable[[], None],
+        output: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.socket = socket
         self._flags = tuple(flags)
         self._on_death = on_death
         self._output = output
+        self._environment = {
+            **os.environ,
+            **(environment or {}),
+            "APISIX_LISTEN_ADDRESS": f"unix:{socket}",
+            "APISIX_CONF_EXPIRE_TIME": "3600",
+        }
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -96,7 +108,7 @@ class RunnerChild:
     async def _spawn(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "apisix.runner", "start", "--workers", "1", *self._flags),
-            env={**os.environ, "APISIX_LISTEN_ADDRESS": f"unix:{self.socket}", "APISIX_CONF_EXPIRE_TIME": "3600"},
+            env=self._environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=sys.stderr.fileno() if self._output is None else self._output,
             stderr=self._output,

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from apisix.runner.gateway.headers import Header
 from apisix.runner.gateway.pages import reason
+from apisix.runner.gateway.record import ClientAnswer
 from apisix.runner.gateway.uri import to_bytes
 
 CHARSET_TYPES = frozenset(
@@ -26,6 +27,9 @@ class ClientResponse(web.StreamResponse):
     Args:
         request: whose response it is.
         server: the header `Server`.
+
+    Attributes:
+        record: what was sent.
     """
 
     def __init__(self, request: web.BaseRequest, server: str) -> None:
@@ -36,6 +40,7 @@ class ClientResponse(web.StreamResponse):
         self._remaining: int | None = None
         self._keeps_alive = bool(request.keep_alive)
         self.started = False
+        self.record = ClientAnswer()
 
     async def begin(self, status: int, headers: Iterable[Header], length: int | None) -> None:
         """Write the head.
@@ -62,6 +67,7 @@ class ClientResponse(web.StreamResponse):
         others = [(name, value) for name, value in rest if not _is(name, "content-type")]
         date = [] if any(_is(name, "date") for name, _ in others) else [("Date", formatdate(usegmt=True))]
         every = [*date, *kind[-1:], *frame, *others, ("Server", self._server)]
+        self.record.status, self.record.headers = status, every
         lines = [f"HTTP/1.1 {status} {reason(status)}", *(f"{name}: {value}" for name, value in every)]
         await self._request.writer.write(to_bytes("\r\n".join(lines) + "\r\n\r\n"))
 
@@ -71,6 +77,7 @@ class ClientResponse(web.StreamResponse):
             data = data[: self._remaining]
             self._remaining -= len(data)
         if data:
+            self.record.body.add(data)
             framed = b"%x\r\n%b\r\n" % (len(data), data) if self._framed else data
             await self._request.writer.write(framed)
 

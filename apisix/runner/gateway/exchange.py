@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from apisix.runner.gateway.headers import Header, HeaderList, ResponseHeaders, clean_name, clean_value
+from apisix.runner.gateway.record import Record
 from apisix.runner.gateway.routes import Node, Route
 from apisix.runner.gateway.uri import Args, Target, encode_args, escape_path, parse_args, to_text
 from apisix.runner.gateway.versions import Feature, Version
@@ -76,6 +77,7 @@ class Exchange:
         self.node: Node | None = None
         self.request_id = uuid.uuid4().hex
         self.started = time.time()
+        self.record = Record()
         self._args: Args | None = None
         self._header_cache: dict[str, list[str]] | None = None
         if version.has(Feature.FORWARDED_IN_HEADERS):

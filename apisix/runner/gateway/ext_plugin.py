@@ -15,6 +15,7 @@ from apisix.runner.gateway import answers
 from apisix.runner.gateway.answers import Exit
 from apisix.runner.gateway.errors import BrokenAnswer, RunnerFailure, UnknownToken
 from apisix.runner.gateway.exchange import Exchange
+from apisix.runner.gateway.record import Asked, RunnerCall
 from apisix.runner.gateway.rpc import Connection, Limits, Pool
 from apisix.runner.gateway.tokens import TokenCache
 from apisix.runner.gateway.uri import to_bytes
@@ -88,14 +89,22 @@ class Runner:
         """
         conf = Conf.of(exchange, plugin, given)
         for _ in range(TRIES):
+            record = RunnerCall(plugin, conf.conf or ())
+            exchange.record.runner.append(record)
             try:
                 if plugin == RESPONSE_PLUGIN:
-                    return await self._response_call(exchange, conf)
-                return await self._request_call(exchange, conf)
+                    return await self._response_call(exchange, conf, record)
+                return await self._request_call(exchange, conf, record)
             except RunnerFailure as error:
                 failure = error
             except WireError as error:  # of a frame to send; those that came are read where they came
                 failure = RunnerFailure(f"failed to send: {error}")
+            except BrokenAnswer as error:
+                record.failure = str(error)
+                raise
+            finally:
+                record.end()
+            record.failure = str(failure)
             if not isinstance(failure, UnknownToken) or not self._version.has(Feature.UNKNOWN_TOKEN_RETRY):
                 break
             log.warning("refresh cache and try again")
@@ -114,12 +123,13 @@ class Runner:
         """Close every idle connection."""
         self._pool.close()
 
-    async def _request_call(self, exchange: Exchange, conf: Conf) -> Exit | None:
+    async def _request_call(self, exchange: Exchange, conf: Conf, record: RunnerCall) -> Exit | None:
         async with self._pool.connection() as connection:
             token = await self._token(conf)
             path = _path_and_query(exchange)
+            record.id = self._next_id()
             request = encode_http_req_call_req(
-                self._next_id(),
+                record.id,
                 ip_address(exchange.arrival.remote[0]).packed,
                 _method_number(exchange.method),
                 path,
@@ -128,30 +138,37 @@ class Runner:
                 token,
             )
             may_ask = self._version.has(Feature.ASK_VARIABLE)
-            answer = await self._converse(connection, exchange, request, FrameType.HTTP_REQ_CALL, may_ask)
+            answer = await self._converse(connection, exchange, request, FrameType.HTTP_REQ_CALL, may_ask, record)
             try:
-                action = decode_http_req_call_resp(answer).action
+                record.answer = action = decode_http_req_call_resp(answer).action
             except WireError as error:
                 raise BrokenAnswer(f"route {conf.route_id}, {conf.plugin}: {error}") from None
             return answers.apply_action(exchange, action)
 
-    async def _response_call(self, exchange: Exchange, conf: Conf) -> Exit | None:
+    async def _response_call(self, exchange: Exchange, conf: Conf, record: RunnerCall) -> Exit | None:
         upstream = exchange.upstream_response
         assert upstream is not None
         async with self._pool.connection() as connection:
             token = await self._token(conf)
             headers = _header_pairs(exchange, answers.grouped(upstream.headers).items())
-            request = encode_http_resp_call_req(self._next_id(), upstream.status, headers, token)
+            record.id = self._next_id()
+            request = encode_http_resp_call_req(record.id, upstream.status, headers, token)
             may_ask = self._version.has(Feature.ASK_IN_RESPONSE_PHASE)
-            answer = await self._converse(connection, exchange, request, FrameType.HTTP_RESP_CALL, may_ask)
+            answer = await self._converse(connection, exchange, request, FrameType.HTTP_RESP_CALL, may_ask, record)
             try:
-                response = decode_http_resp_call_resp(answer)
+                record.answer = response = decode_http_resp_call_resp(answer)
             except WireError as error:
                 raise BrokenAnswer(f"route {conf.route_id}, {conf.plugin}: {error}") from None
             return answers.apply_response(exchange, response)
 
     async def _converse(
-        self, connection: Connection, exchange: Exchange, request: bytes, type: FrameType, may_ask: bool
+        self,
+        connection: Connection,
+        exchange: Exchange,
+        request: bytes,
+        type: FrameType,
+        may_ask: bool,
+        record: RunnerCall,
     ) -> bytes:
         """Send `request`, give extra information as long as it is asked for, and return the answer."""
         name = f"RPC_{type.name}"
@@ -160,7 +177,7 @@ class Runner:
             answer = await connection.receive(name)
             if answer[0] != FrameType.EXTRA_INFO or not may_ask:
                 break
-            result = self._extra_info(exchange, answer)
+            result = self._extra_info(exchange, answer, record)
             try:
                 reply = encode_extra_info_resp(result)
             except WireError as error:
@@ -170,7 +187,7 @@ class Runner:
             raise RunnerFailure(f"failed to receive {name}: unexpected type {answer[0]}")
         return answer
 
-    def _extra_info(self, exchange: Exchange, frame: bytes) -> bytes | None:
+    def _extra_info(self, exchange: Exchange, frame: bytes, record: RunnerCall) -> bytes | None:
         try:
             kind, variable = decode_extra_info_req(frame)
         except WireError as error:
@@ -179,12 +196,15 @@ class Runner:
             raise BrokenAnswer(str(error)) from None
         if kind is InfoKind.VAR:
             value = exchange.variable(variable or "")
-            return None if value is None else to_bytes(value)
-        if kind is InfoKind.REQ_BODY and self._version.has(Feature.ASK_REQUEST_BODY):
-            return exchange.body or None
-        if kind is InfoKind.RESP_BODY and self._version.has(Feature.ASK_IN_RESPONSE_PHASE):
-            return _response_body(exchange)
-        raise RunnerFailure(f"failed to handle RPC_EXTRA_INFO: unsupported info type: {kind.value}")
+            asked = Asked(f"variable {variable}", None if value is None else to_bytes(value))
+        elif kind is InfoKind.REQ_BODY and self._version.has(Feature.ASK_REQUEST_BODY):
+            asked = Asked("request body", exchange.body or None)
+        elif kind is InfoKind.RESP_BODY and self._version.has(Feature.ASK_IN_RESPONSE_PHASE):
+            asked = Asked("response body", _response_body(exchange))
+        else:
+            raise RunnerFailure(f"failed to handle RPC_EXTRA_INFO: unsupported info type: {kind.value}")
+        record.asked.append(asked)
+        return asked.value
 
     async def _token(self, conf: Conf) -> int:
         key = f"route#{conf.route_id}"

@@ -16,6 +16,7 @@ from apisix.runner.gateway.exchange import Exchange, UpstreamResponse
 from apisix.runner.gateway.ext_plugin import RESPONSE_PLUGIN, Runner
 from apisix.runner.gateway.headers import Header
 from apisix.runner.gateway.pages import error_page
+from apisix.runner.gateway.record import UpstreamCall
 from apisix.runner.gateway.routes import Node, Upstream
 from apisix.runner.gateway.schema import Timeout
 from apisix.runner.gateway.upstream import UpstreamFailure
@@ -87,10 +88,15 @@ async def _response_phase(exchange: Exchange, runner: Runner, nodes: Sequence[No
     query = args if mark else exchange.query
     uri = (path or exchange.path) + ("?" + query if query else "")
     headers = _response_phase_headers(exchange)
+    record = _recorded(exchange, nodes[0], uri, headers)
     try:
         async with upstream.call(nodes[:1], timeout, exchange.method, uri, headers, exchange.body) as response:
+            _answered(record, response)
             pieces = await response.pieces()
+            record.response_body.add(b"".join(pieces))
+            record.end()
     except UpstreamFailure as error:
+        record.failure = str(error)
         log.error("route %s: failed to request: %s", exchange.route.id, error)
         return Exit(502, None)
     exchange.upstream_response = UpstreamResponse(response.status, response.headers, pieces, response.bodyless)
@@ -118,17 +124,20 @@ def _response_phase_headers(exchange: Exchange) -> list[Header]:
 async def _proxy(exchange: Exchange, nodes: Sequence[Node], timeout: Timeout, client: ClientResponse) -> None:
     """Let nginx call the upstream and pass the response on as it comes."""
     headers = exchange.upstream_headers()
+    record = _recorded(exchange, nodes[0], exchange.upstream_target(), headers)
     try:
-        async with upstream.call(
-            nodes, timeout, exchange.method, exchange.upstream_target(), headers, exchange.body
-        ) as response:
+        async with upstream.call(nodes, timeout, exchange.method, record.target, headers, exchange.body) as response:
+            _answered(record, response)
             lengths = [value for name, value in response.headers if name.lower() == "content-length"]
             length = int(lengths[0]) if lengths and not response.chunked else None
             await client.begin(response.status, _passed_on(exchange, response), length)
             async for piece in response.chunks():
+                record.response_body.add(piece)
                 await client.send(piece)
+            record.end()
             await client.end()
     except UpstreamFailure as error:
+        record.failure = str(error)
         assert exchange.route is not None
         log.error("route %s: %s", exchange.route.id, error)
         if client.started:
@@ -136,6 +145,17 @@ async def _proxy(exchange: Exchange, nodes: Sequence[Node], timeout: Timeout, cl
             return
         exchange.response.set(UPSTREAM_STATUS, str(error.status))
         await finish(exchange, client, Exit(error.status, None))
+
+
+def _recorded(exchange: Exchange, node: Node, target: str, headers: Sequence[Header]) -> UpstreamCall:
+    record = UpstreamCall(node.address, exchange.method, target, headers, exchange.body)
+    exchange.record.upstream.append(record)
+    return record
+
+
+def _answered(record: UpstreamCall, response: upstream.Response) -> None:
+    record.node = response.node.address
+    record.status, record.response_headers = response.status, response.headers
 
 
 def _passed_on(exchange: Exchange, response: upstream.Response) -> list[Header]:

@@ -45,10 +45,14 @@ class Response:
         headers: as they came, repetitions and letter case kept.
         bodyless: whether no body can follow.
         chunked: whether the body comes in chunks.
+        node: the one that answers.
+        local_port: of this side of the connection.
     """
 
     def __init__(self, connection: "_Connection", head: h11.Response, method: str) -> None:
         self._connection = connection
+        self.node = connection.node
+        self.local_port: int = connection.writer.get_extra_info("sockname")[1]
         self.status = head.status_code
         self.headers: list[Header] = [
             (to_text(bytes(name)), to_text(bytes(value))) for name, value in head.headers.raw_items()
@@ -74,7 +78,10 @@ class Response:
 
 
 class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout: Timeout) -> None:
+    def __init__(
+        self, node: Node, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, timeout: Timeout
+    ) -> None:
+        self.node = node
         self._reader = reader
         self.writer = writer
         self._timeout = timeout
@@ -142,7 +149,7 @@ async def _connect(nodes: Sequence[Node], timeout: Timeout) -> _Connection:
         try:
             async with asyncio.timeout(timeout.connect):
                 reader, writer = await asyncio.open_connection(node.host, node.port)
-            return _Connection(reader, writer, timeout)
+            return _Connection(node, reader, writer, timeout)
         except TimeoutError:
             failure = UpstreamFailure(504, f"upstream {node.address} timed out while connecting")
         except OSError as error:

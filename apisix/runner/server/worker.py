@@ -26,6 +26,7 @@ import msgspec
 from apisix.runner import logs
 from apisix.runner.config import Settings
 from apisix.runner.http.fields import SECRET_HEADERS
+from apisix.runner.inspection import SOCKET_VARIABLE
 from apisix.runner.logs.context import look_up
 from apisix.runner.metrics import metric
 from apisix.runner.metrics.region import Region
@@ -42,6 +43,7 @@ from apisix.runner.server.listen import Listener, user_ids
 from apisix.runner.server.measuring import measure
 from apisix.runner.server.output import Output
 from apisix.runner.server.poller import Poller
+from apisix.runner.server.reporting import loaded, report
 from apisix.runner.server.store import open_store
 from apisix.runner.server.watch import Watch
 
@@ -142,6 +144,7 @@ class Worker:
         if self._accepted is None:
             for problem in problems:
                 log.error("%s; routes that use it fail", problem)
+        self._report_to_inspector(watch, registry)
         store = open_store(self._settings.socket.file)
         confs = Confs(registry, self._settings.conf.expire, store, watch.make_step)
         contexts = Contexts(store.folder / "contexts" if store is not None else None)
@@ -167,6 +170,12 @@ class Worker:
         if self._settings.logging.access:
             log_calls(watch, self._settings.logging.access, self._settings.timeout)
         return watch
+
+    def _report_to_inspector(self, watch: Watch, registry: Registry) -> None:
+        """Where `apisix-runner dev` has started this runner."""
+        path = os.environ.get(SOCKET_VARIABLE)
+        if path:
+            report(watch, path).tell(loaded(registry))
 
     def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry, watch: Watch) -> Poller:
         settings = self._settings

@@ -1,0 +1,312 @@
+"""Reporting: what a worker tells the inspector of `apisix-runner dev` about each run of a plugin.
+
+Rules that live here:
+- Where no inspector's socket is named, nothing of this is in a call's way (watch.py).
+- A plugin's run is told when it ends: what it changed, asked, logged and raised. Looking at a request asks the gateway
+  for nothing, and never fails a call.
+- The inspector is never waited for: what its socket does not take at once is dropped, and counted.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+
+from apisix.runner.http.link import Link
+from apisix.runner.http.request import Request
+from apisix.runner.http.response import Response
+from apisix.runner.inspection import (
+    MOST_LINES,
+    Asked,
+    Event,
+    Line,
+    Loaded,
+    PluginInfo,
+    PluginRun,
+    shown,
+    shown_body,
+)
+from apisix.runner.logs.lines import NAMES
+from apisix.runner.plugin.base import Base
+from apisix.runner.plugin.chain import Step
+from apisix.runner.plugin.conf import json_schema
+from apisix.runner.plugin.errors import own_traceback, told
+from apisix.runner.plugin.registry import Definition, Registry
+from apisix.runner.server.differences import changes, seen
+from apisix.runner.server.watch import Watch
+from apisix.runner.wire.messages import ExtraInfoReq, InfoKind
+
+BUFFER = 1 << 20
+"""Bytes that the inspector may be behind."""
+
+_WHAT = {InfoKind.REQ_BODY: "request body", InfoKind.RESP_BODY: "response body"}
+_run_of_now: ContextVar["_Run | None"] = ContextVar("run_of_now", default=None)
+
+
+class Wire:
+    """The way to the inspector.
+
+    Args:
+        path: of its socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._lock = threading.Lock()
+        self._rest = b""
+        self._dropped = 0
+        self._socket: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+            self._socket.setblocking(False)
+            self._socket.connect(path)
+        except OSError:
+            self._close()
+
+    def tell(self, event: Event) -> None:
+        """Send an event, or drop it. Never waits, never raises."""
+        with contextlib.suppress(Exception), self._lock:
+            if self._socket is None:
+                return
+            if self._rest and not self._flush():
+                self._dropped += 1
+                return
+            self._rest = msgspec.json.encode(event) + b"\n"
+            if self._dropped:
+                text = f"{self._dropped} events before this one were dropped: the inspector was too slow"
+                note = Line(time.time(), "warn", __name__, text)
+                self._rest = msgspec.json.encode(note) + b"\n" + self._rest
+                self._dropped = 0
+            self._flush()
+
+    def _flush(self) -> bool:
+        """Send what is left of the last event. Whether all of it went."""
+        assert self._socket is not None
+        try:
+            while self._rest:
+                self._rest = self._rest[self._socket.send(self._rest) :]
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._close()
+        return True
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+
+
+def report(watch: Watch, path: str) -> Wire:
+    """Have runs of plugins, and the log, told to the inspector that listens at a path."""
+    wire = Wire(path)
+    make_step = watch.make_step
+
+    def make_reporting_step(name: str, definition: Definition, instance: Base, phase: str) -> Step:
+        step = make_step(name, definition, instance, phase)
+        step.run = (_reporting_coroutine if step.coroutine else _reporting_function)(step, step.run, phase, wire)
+        return step
+
+    watch.make_step = make_reporting_step
+    logging.getLogger().addHandler(_Lines(wire))
+    return wire
+
+
+def loaded(registry: Registry) -> Loaded:
+    """What there is to tell about the plugins of a worker."""
+    plugins = [_info(definition) for definition in registry.definitions()]
+    return Loaded(os.getpid(), plugins, [shown(str(problem)) for problem in registry.problems])
+
+
+def _info(definition: Definition) -> PluginInfo:
+    module = sys.modules.get(definition.plugin_class.__module__)
+    about = inspect.cleandoc(definition.plugin_class.__doc__ or getattr(module, "__doc__", None) or "")
+    schema: dict[str, Any] | None = None
+    if definition.conf_type is not None:
+        with contextlib.suppress(Exception):
+            schema = json_schema(definition.conf_type)
+    phases = [("async " if phase in definition.coroutine else "") + phase for phase in sorted(definition.phases)]
+    declared = definition.plugin_class
+    variables = [str(name) for name in declared.variables]
+    file = shown(definition.origin)
+    return PluginInfo(
+        definition.name, file, shown(about), phases, declared.on_error, declared.timeout, variables, schema
+    )
+
+
+def _reporting_function(step: Step, run: Any, phase: str, wire: Wire) -> Any:
+    def reporting(request: Request, response: Response) -> Any:
+        told_run = _Run(step, phase, request, response)
+        token = _run_of_now.set(told_run)
+        try:
+            result = run(request, response)
+            told_run.returned(result)
+            return result
+        except BaseException as error:
+            told_run.raised(error)
+            raise
+        finally:
+            _run_of_now.reset(token)
+            told_run.end(wire)
+
+    return reporting
+
+
+def _reporting_coroutine(step: Step, run: Any, phase: str, wire: Wire) -> Any:
+    async def reporting(request: Request, response: Response) -> Any:
+        told_run = _Run(step, phase, request, response)
+        token = _run_of_now.set(told_run)
+        try:
+            result = await run(request, response)
+            told_run.returned(result)
+            return result
+        except BaseException as error:
+            told_run.raised(error)
+            raise
+        finally:
+            _run_of_now.reset(token)
+            told_run.end(wire)
+
+    return reporting
+
+
+class _Run:
+    """One run of a plugin, as it is told when it ends."""
+
+    def __init__(self, step: Step, phase: str, request: Request, response: Response) -> None:
+        self._step = step
+        self._request = request
+        self._response = response
+        self._phase = phase
+        self.lines: list[Line] = []
+        self.asked: list[Asked] = []
+        self._error = self._traceback = ""
+        self._before = seen(phase, request, response)
+        self._links = request.link, response.link
+        request.link = _Noting(request.link, self)
+        if response.link is not None:
+            response.link = _Noting(response.link, self)
+        self._unread = {*(request.unread or ()), *(response.unread or ())}
+        self._started = time.time()
+        self._clock = time.perf_counter()
+
+    def returned(self, result: object) -> None:
+        if result is not None:
+            self._error = f"it returned {type(result).__name__}; {self._step.method} must return None"
+
+    def raised(self, error: BaseException) -> None:
+        timeout = self._step.timeout
+        if isinstance(error, asyncio.CancelledError) and timeout is not None and self._seconds() >= timeout:
+            self._error = f"TimeoutError: it took longer than its timeout of {timeout:g} s"
+        else:
+            self._error = shown(told(error))
+        with contextlib.suppress(Exception):
+            self._traceback = shown(own_traceback(error, self._step.definition.origin), 16 * 1024)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._clock
+
+    def end(self, wire: Wire) -> None:
+        seconds = self._seconds()
+        self._request.link, self._response.link = self._links
+        with contextlib.suppress(Exception):  # what a plugin left behind may be anything
+            self._note_what_was_asked_early()
+            after = seen(self._phase, self._request, self._response)
+            run = PluginRun(
+                call=self._request.id,
+                phase=self._phase,
+                name=shown(self._step.name),
+                file=shown(self._step.definition.origin),
+                started=self._started,
+                seconds=seconds,
+                changes=changes(self._before, after),
+                asked=self.asked,
+                lines=self.lines,
+                stopped=self._response.stopped,
+                error=self._error,
+                traceback=self._traceback,
+                continues=self._step.may_continue and bool(self._error),
+            )
+            wire.tell(run)
+
+    def _note_what_was_asked_early(self) -> None:
+        """What the call was told before it ran is noted by the plugin that reads it first."""
+        request, response = self._request, self._response
+        for what in self._unread - {*(request.unread or ()), *(response.unread or ())}:
+            if isinstance(what, str):
+                value = (request._vars or {}).get(what)
+            else:
+                value = ((request._body if what is InfoKind.REQ_BODY else response._upstream_body) or (None,))[0]
+            self.asked.append(_asked(what, value, 0.0))
+
+
+def _asked(what: str | InfoKind, value: bytes | None, seconds: float) -> Asked:
+    named = f"variable {shown(what)}" if isinstance(what, str) else _WHAT[what]
+    return Asked(named, None if value is None else shown_body(value), seconds)
+
+
+class _Noting:
+    """A call's way to the gateway that notes what is asked."""
+
+    def __init__(self, link: Link, run: _Run) -> None:
+        self._link = link
+        self._run = run
+
+    def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
+        started = time.perf_counter()
+        results = self._link.ask(asks)
+        self._note(asks, results, time.perf_counter() - started)
+        return results
+
+    async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
+        started = time.perf_counter()
+        results = await self._link.ask_async(asks)
+        self._note(asks, results, time.perf_counter() - started)
+        return results
+
+    def kept_context(self, request_id: str) -> bytes | None:
+        return self._link.kept_context(request_id)
+
+    def _note(self, asks: Sequence[ExtraInfoReq], results: Sequence[bytes | None], seconds: float) -> None:
+        for (kind, name), result in zip(asks, results, strict=True):
+            if len(self._run.asked) < MOST_LINES:
+                self._run.asked.append(_asked(name or kind, result, seconds))
+
+
+class _Lines(logging.Handler):
+    """Notes what a plugin logs while it runs, and tells the rest as it comes."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self._wire = wire
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = _line(record)
+            run = _run_of_now.get()
+            if run is None:
+                self._wire.tell(line)
+            elif len(run.lines) < MOST_LINES:
+                run.lines.append(line)
+        except Exception:  # logging must not fail a plugin
+            pass
+
+
+def _line(record: logging.LogRecord) -> Line:
+    trace = ""
+    if record.exc_info and record.exc_info[0]:
+        trace = shown(logging.Formatter().formatException(record.exc_info), 16 * 1024)
+    text, _, rest = record.getMessage().partition("\n")
+    level = NAMES.get(record.levelno) or record.levelname.lower()
+    return Line(
+        record.created, level, record.name, shown(text), "\n".join(part for part in (shown(rest), trace) if part)
+    )
