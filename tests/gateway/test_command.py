@@ -86,7 +86,7 @@ class Dev:
 
 @contextlib.contextmanager
 def running(*arguments: str) -> Iterator[Dev]:
-    dev = Dev("--port", "0", "--upstream-port", "0", *arguments)
+    dev = Dev("--port", "0", "--upstream-port", "0", "--inspector-port", "0", *arguments)
     try:
         yield dev
     finally:
@@ -198,15 +198,14 @@ def test_a_runner_of_ones_own_and_routes_of_ones_own(tmp_path: Path) -> None:
         assert any(f"nobody listens on {tmp_path / 'own.sock'} yet" in line for line in dev.errors)
 
 
-@pytest.mark.parametrize("option", ["--port", "--upstream-port"])
+@pytest.mark.parametrize("option", ["--port", "--upstream-port", "--inspector-port"])
 def test_a_taken_port_is_one_line_and_exit_code_3(option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        other = "--upstream-port" if option == "--port" else "--port"
-        ended = subprocess.run(
-            [*DEV, option, str(port), other, "0"], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-    what = "gateway" if option == "--port" else "upstream"
+        ports = {"--port": "0", "--upstream-port": "0", "--inspector-port": "0", option: str(port)}
+        arguments = [word for pair in ports.items() for word in pair]
+        ended = subprocess.run([*DEV, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    what = {"--port": "gateway", "--upstream-port": "upstream", "--inspector-port": "inspector"}[option]
     assert ended.returncode == 3
     assert ended.stderr == (
         f"apisix-runner: port {port} for the {what} is taken by another process; "

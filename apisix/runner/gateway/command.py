@@ -1,4 +1,4 @@
-"""`apisix-runner dev`: runner, gateway and upstream in one command.
+"""`apisix-runner dev`: runner, gateway, upstream and inspector in one command.
 
 Rules that live here: what is started in which order, and stopped in the reverse one; what the user reads (on stdout,
 while logs go to stderr); Ctrl-C and SIGTERM end it with exit code 0.
@@ -18,8 +18,11 @@ from apisix.runner.gateway import admin, echo
 from apisix.runner.gateway.app import DEFAULT_PORT, Gateway
 from apisix.runner.gateway.child import RunnerChild, accepts
 from apisix.runner.gateway.echo import Echo
+from apisix.runner.gateway.inspector import Inspector
+from apisix.runner.gateway.inspector.page import OPTION
 from apisix.runner.gateway.routes import Route
 from apisix.runner.gateway.versions import DEFAULT_VERSION, Version
+from apisix.runner.inspection import SOCKET_VARIABLE
 
 HOST = "127.0.0.1"
 ROUTES = Path(__file__).parent / "apisix.yaml"
@@ -49,6 +52,8 @@ def _socket(context: click.Context, parameter: click.Parameter, path: str | None
               help="Folder whose *.py files are loaded as plugins; may be repeated.")  # fmt: skip
 @click.option("--apisix-version", callback=_version, default=DEFAULT_VERSION, help="The APISIX to be, 2.6 or newer.")
 @click.option("--admin-key", default=admin.DEFAULT_KEY, help="What the Admin API expects in X-API-KEY.")
+@click.option(OPTION, type=PORT, show_default="9081, or a free one",
+              help="Port of the page that shows each exchange; 0 for any free one.")  # fmt: skip
 @click.option("--no-upstream", is_flag=True, show_default=False, help="Start no echo upstream.")
 def dev(
     port: int,
@@ -58,19 +63,20 @@ def dev(
     plugins: tuple[Path, ...],
     apisix_version: str,
     admin_key: str,
+    inspector_port: int | None,
     no_upstream: bool,
 ) -> None:
     """Try plugins without APISIX.
 
-    Starts a runner that loads plugins anew when their files change, a gateway that stands in for APISIX, and an
-    upstream that answers with what it received.
+    Starts a runner that loads plugins anew when their files change, a gateway that stands in for APISIX, an upstream
+    that answers with what it received, and a page to look at what happens.
     """
     logs.setup("info", "text")
     upstream = None if no_upstream else Echo(HOST, upstream_port)
     flags = ["--reload", "--gateway-version", apisix_version]
     for folder in plugins:
         flags += ["--plugins", str(folder)]
-    asyncio.run(_run(port, socket, flags, routes, apisix_version, admin_key, upstream))
+    asyncio.run(_run(port, socket, flags, routes, apisix_version, admin_key, upstream, inspector_port))
 
 
 async def _run(
@@ -81,6 +87,7 @@ async def _run(
     version: str,
     admin_key: str,
     upstream: Echo | None,
+    inspector_port: int | None,
 ) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -90,20 +97,26 @@ async def _run(
         if upstream is not None:
             await stack.enter_async_context(upstream)
             nodes[f"{HOST}:{echo.DEFAULT_PORT}"] = f"{HOST}:{upstream.port}"
-        child_socket = socket or _private_folder(stack) / "runner.sock"
+        folder = _private_folder(stack)
+        child_socket = socket or folder / "runner.sock"
         gateway = Gateway(
             child_socket, routes=routes, host=HOST, port=port, version=version, admin_key=admin_key, nodes=nodes
         )
-        child = RunnerChild(child_socket, flags, on_death=gateway.runner.flush) if socket is None else None
+        inspector = Inspector(gateway, folder, inspector_port)
+        child = None
+        if socket is None:
+            environment = {SOCKET_VARIABLE: str(inspector.socket)}
+            child = RunnerChild(child_socket, flags, on_death=gateway.runner.flush, environment=environment)
         if child is not None:
             stack.push_async_callback(child.stop)
         await stack.enter_async_context(gateway)
+        await stack.enter_async_context(inspector)
         if child is None:
             if not await accepts(child_socket):
                 click.echo(f"nobody listens on {child_socket} yet: requests get 503 until a runner does", err=True)
         elif not await _start(child, stopped):
             return
-        click.echo(_banner(gateway, child, upstream, admin_key))
+        click.echo(_banner(gateway, child, upstream, inspector, admin_key))
         await stopped.wait()
         click.echo("stopping", err=True)
 
@@ -125,7 +138,9 @@ async def _start(child: RunnerChild, stopped: asyncio.Event) -> bool:
     return not stopped.is_set()
 
 
-def _banner(gateway: Gateway, child: RunnerChild | None, upstream: Echo | None, admin_key: str) -> str:
+def _banner(
+    gateway: Gateway, child: RunnerChild | None, upstream: Echo | None, inspector: Inspector, admin_key: str
+) -> str:
     pid = "" if child is None else f" (pid {child.pid})"
     lines = [
         f"gateway   {gateway.url}, as APISIX {gateway.version}",
@@ -133,6 +148,7 @@ def _banner(gateway: Gateway, child: RunnerChild | None, upstream: Echo | None, 
     ]
     if upstream is not None:
         lines.append(f"upstream  http://{upstream.host}:{upstream.port}, answers with what it received")
+    lines.append(f"inspector {inspector.url}, shows what becomes of each request")
     lines += ["", "Try:"]
     for route in list(gateway.store.routes)[:SHOWN_ROUTES]:
         lines += [f"  {curl(route, gateway.url)}" + (f"  # {route.conf.desc}" if route.conf.desc else "")]
