@@ -25,7 +25,7 @@ def test_every_page_is_there(site: Path) -> None:
     docs = PROJECT / "docs"
     pages = [page.relative_to(docs).with_suffix(".html") for page in docs.rglob("*.md")]
     assert [page for page in pages if not (site / page).is_file()] == []
-    assert not list(site.rglob("*.py"))
+    assert not [file for file in site.rglob("*") if file.suffix in (".py", ".pyc")]
 
 
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
