@@ -111,6 +111,12 @@ def test_two_plugins_of_one_name_are_told_with_both_files(tmp_path: Path) -> Non
     assert problems_of(tmp_path) == [told]
 
 
+def test_a_folder_without_any_plugin_is_told_what_one_is(tmp_path: Path) -> None:
+    write(tmp_path / "plugins" / "forgot.py", "class Forgot:\n    def filter(self, request, response): ...\n")
+    (told,) = problems_of(tmp_path)
+    assert told == "plugins: no plugins; a plugin is a class that derives from apisix.runner.plugin.base.Base"
+
+
 # Routes.
 
 

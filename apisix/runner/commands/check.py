@@ -49,6 +49,9 @@ def check(path: Path, no_setup: bool, config_file: str | None, **flags: Any) -> 
     settings = plugin_settings(config_file, flags, [folder] if folder is not None else [])
     registry = load(settings)
     problems = [str(problem) for problem in registry.problems]
+    if routes is None and not problems and not registry.definitions():
+        folders = ", ".join(map(str, settings.paths))
+        problems.append(f"{folders}: no plugins; a plugin is a class that derives from apisix.runner.plugin.base.Base")
     resources = 0
     if routes is not None:
         from apisix.runner.commands.routes import read_routes

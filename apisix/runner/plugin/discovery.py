@@ -12,9 +12,9 @@ Rules that live here:
 
 import difflib
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -83,6 +83,10 @@ class _Loader:
                 self._register(member, str(path))
 
     def load_installed(self) -> None:
+        if not any(map(_may_offer, sys.path)):
+            return
+        from importlib import metadata  # it imports much, for which a worker without such plugins need not pay
+
         found = sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda one: (one.value, one.name))
         for entry in dict.fromkeys(found):  # an editable installation may be found twice
             distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
@@ -126,6 +130,26 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
         elif (path / "__init__.py").is_file():
             yield path / "__init__.py"
+
+
+def _may_offer(folder: str) -> bool:
+    """Whether the metadata of a distribution in a folder of `sys.path` names the group."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            names = [entry.path for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))]
+    except FileNotFoundError:
+        return False
+    except OSError:  # an archive, perhaps
+        return True
+    return any(_names_group(os.path.join(name, "entry_points.txt")) for name in names)
+
+
+def _names_group(file: str) -> bool:
+    try:
+        with open(file, "rb") as text:
+            return ENTRY_POINTS.encode() in text.read()
+    except OSError:
+        return False
 
 
 def _plugin_classes(module: ModuleType) -> list[PluginClass]:
