@@ -18,6 +18,25 @@ CHUNK = 16384  # bytes of one read; a call's frame is seldom larger
 SEND_SECONDS = 60.0  # as long as the gateway waits for one read
 
 
+class Held:
+    """Bytes held for what has not come whole, over all connections of a worker.
+
+    Args:
+        most: bytes that may be held.
+    """
+
+    __slots__ = ("bytes", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether more is held than may be."""
+        return self.bytes > self.most
+
+
 class Connection:
     """A connected socket and what was read from it beyond whole frames.
 

@@ -9,16 +9,21 @@ Rules that live here:
   send it, on whom a plugin that looks at the headers first may not want to wait.
 """
 
+import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from apisix.runner.http.link import GatewayError
 from apisix.runner.server.asking import Replies
+from apisix.runner.server.connection import Connection, Held
 from apisix.runner.wire.messages import ExtraInfoReq, InfoKind
 
 if TYPE_CHECKING:
     from apisix.runner.server.call import Call
+
+log = logging.getLogger("apisix.runner.early")
 
 CALLS_TO_LEARN = 4
 MOST_CALLS_TO_LEARN = 4096
@@ -93,3 +98,91 @@ class Early:
         self.replies = Replies(asks)
         self.held = 0
         self.since = time.monotonic()
+
+
+class EarlyAsks:
+    """All calls of a worker that wait to be told. Used by whoever leads.
+
+    Args:
+        held: what is held of answers counts there.
+        send: sends an answer on a connection, and closes one that is broken.
+        close: closes a connection.
+    """
+
+    def __init__(
+        self, held: Held, send: Callable[[Connection, bytes], None], close: Callable[[Connection], None]
+    ) -> None:
+        self._held = held
+        self._send = send
+        self._close = close
+        self._waiting: set[Connection] = set()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def ask(self, connection: Connection, call: "Call", asks: tuple[ExtraInfoReq, ...]) -> None:
+        """Ask, without waiting."""
+        early = Early(call, asks)
+        request = early.replies.request
+        try:
+            sent = connection.send(request)
+        except OSError:
+            sent = 0
+        if sent < len(request):
+            log.error("closing a connection: the gateway does not read on it")
+            self._close(connection)
+            return
+        connection.early = early
+        self._waiting.add(connection)
+
+    def hear(self, connection: Connection, data: bytes) -> "Call | None":
+        """Take what the gateway answers.
+
+        Args:
+            connection: with a call that waits.
+            data: what came; nothing at the connection's end.
+
+        Returns:
+            The call, where it can run now; None where it goes on waiting, or has failed.
+        """
+        early = connection.early
+        assert early is not None
+        replies = early.replies
+        try:
+            replies.feed(data)
+            if not replies.complete:
+                self._held.bytes += replies.held - early.held
+                early.held = replies.held
+                if self._held.is_too_much:
+                    raise GatewayError(f"unfinished frames hold more than limits.pending_bytes, {self._held.most}")
+                return None
+        except GatewayError as error:
+            self._fail(connection, error)
+            return None
+        self.end(connection)
+        early.call.told(replies.asks, replies.results, time.monotonic() - early.since)
+        return early.call
+
+    def end(self, connection: Connection) -> None:
+        """Wait no more on a connection."""
+        early, connection.early = connection.early, None
+        if early is not None:
+            self._waiting.discard(connection)
+            self._held.bytes -= early.held
+
+    def give_up(self, now: float) -> None:
+        """Fail the calls whose deadline is over."""
+        for connection in list(self._waiting):
+            if connection.early is not None and now > connection.early.call.deadline:
+                self._fail(
+                    connection, GatewayError("the gateway did not answer extra information before the call's deadline")
+                )
+
+    def _fail(self, connection: Connection, error: GatewayError) -> None:
+        """Fail a call that was not told what it needs. What may still come on its connection belongs to nobody."""
+        early = connection.early
+        assert early is not None
+        self.end(connection)
+        answer = early.call.not_told(error)
+        connection.broken = True
+        self._send(connection, answer)

@@ -25,18 +25,16 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from apisix.runner.http.link import GatewayError
 from apisix.runner.server.asking import CHUNK as BODY_CHUNK
 from apisix.runner.server.away import FORKED_EXIT_CODE, Away
 from apisix.runner.server.board import OwnRow, Row
 from apisix.runner.server.call import BAD_REQUEST, Call
-from apisix.runner.server.connection import CHUNK, Connection
+from apisix.runner.server.connection import CHUNK, Connection, Held
 from apisix.runner.server.dispatch import Dispatcher, Refused, Unprepared
-from apisix.runner.server.early import Early
+from apisix.runner.server.early import EarlyAsks
 from apisix.runner.server.entrance import YIELD_TICK, Entrance
 from apisix.runner.server.lanes import QUICK_SECONDS
 from apisix.runner.wire.frame import HEADER_SIZE, FrameType
-from apisix.runner.wire.messages import ExtraInfoReq
 
 log = logging.getLogger("apisix.runner.poller")
 
@@ -82,17 +80,16 @@ class Poller:
         self._dispatcher = dispatcher
         self._open_call = dispatcher.open_call  # these two are looked up once, not for each call
         self._before_wait = self._leave_lead
-        self._most_pending = most_pending
         self._row = row
         self._served = 0
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
-        self._early: set[Connection] = set()
         self._ready: deque[tuple[int, int]] = deque()
         self._slot: list[Call] = []
         self._lead_thread = 0
         self._lead_lock = threading.Lock()
-        self._pending_bytes = 0
+        self._held = Held(most_pending)
+        self._early = EarlyAsks(self._held, self._send, self._close)
         self._active = True
         self._sentinel_rests = False
         self._sentinel_call = threading.Event()
@@ -257,12 +254,12 @@ class Poller:
                 return True
         except OSError:
             if early is not None:
-                return self._hear(connection, early, b"", slot)
+                return self._hear(connection, b"", slot)
             self._close(connection)
             return True
         else:
             if early is not None:
-                return self._hear(connection, early, data, slot)
+                return self._hear(connection, data, slot)
             if not data:
                 if connection.held:
                     log.warning(
@@ -280,12 +277,12 @@ class Poller:
         held = connection.held
         frame = connection.take(data)
         if held or frame is None:
-            self._pending_bytes += connection.held - held
-            if self._pending_bytes > self._most_pending:
+            self._held.bytes += connection.held - held
+            if self._held.is_too_much:
                 log.error(
                     "closing a connection: unfinished frames hold %d bytes, limits.pending_bytes is %d",
-                    self._pending_bytes,
-                    self._most_pending,
+                    self._held.bytes,
+                    self._held.most,
                 )
                 self._close(connection)
                 return True
@@ -298,7 +295,7 @@ class Poller:
                 return True
             held = connection.held
             frame = connection.take(b"")
-            self._pending_bytes += connection.held - held
+            self._held.bytes += connection.held - held
         return True
 
     def _check_type(self, connection: Connection) -> bool:
@@ -338,9 +335,14 @@ class Poller:
         if call.phase_chain.habits.asks:
             asks = call.early_asks()
             if asks:
-                self._ask_early(connection, call, asks)
+                self._early.ask(connection, call, asks)
                 return True
         return self._run(connection, call, slot, now)
+
+    def _hear(self, connection: Connection, data: bytes, slot: list[Call]) -> bool:
+        """Take what the gateway answers before a call runs. Returns False when the lead was lost meanwhile."""
+        call = self._early.hear(connection, data)
+        return call is None or self._run(connection, call, slot, time.monotonic())
 
     def _run(self, connection: Connection, call: Call, slot: list[Call], now: float) -> bool:
         """Run a call, or hand it out. Returns False when the lead was lost meanwhile."""
@@ -366,60 +368,6 @@ class Poller:
         if call.response.after is not None:
             self._away.afterwards.submit(call)
         return True
-
-    # What is asked before a call runs.
-
-    def _ask_early(self, connection: Connection, call: Call, asks: tuple[ExtraInfoReq, ...]) -> None:
-        early = Early(call, asks)
-        try:
-            sent = connection.send(early.replies.request)
-        except OSError:
-            sent = 0
-        if sent < len(early.replies.request):
-            log.error("closing a connection: the gateway does not read on it")
-            self._close(connection)
-            return
-        connection.early = early
-        self._early.add(connection)
-
-    def _hear(self, connection: Connection, early: Early, data: bytes, slot: list[Call]) -> bool:
-        """Take what the gateway answers. Returns False when the lead was lost meanwhile."""
-        call, replies = early.call, early.replies
-        try:
-            replies.feed(data)
-            if not replies.complete:
-                self._pending_bytes += replies.held - early.held
-                early.held = replies.held
-                if self._pending_bytes > self._most_pending:
-                    raise GatewayError(f"unfinished frames hold more than limits.pending_bytes, {self._most_pending}")
-                return True
-        except GatewayError as error:
-            self._fail_early(connection, early, error)
-            return True
-        self._end_early(connection, early)
-        now = time.monotonic()
-        call.told(replies.asks, replies.results, now - early.since)
-        return self._run(connection, call, slot, now)
-
-    def _end_early(self, connection: Connection, early: Early) -> None:
-        connection.early = None
-        self._early.discard(connection)
-        self._pending_bytes -= early.held
-
-    def _fail_early(self, connection: Connection, early: Early, error: GatewayError) -> None:
-        """Fail a call that was not told what it needs. What may still come on its connection belongs to nobody."""
-        if connection.early is early:
-            self._end_early(connection, early)
-            answer = early.call.not_told(error)
-            connection.broken = True
-            self._send(connection, answer)
-
-    def _give_up_early(self, now: float) -> None:
-        late = GatewayError("the gateway did not answer extra information before the call's deadline")
-        for connection in list(self._early):
-            early = connection.early
-            if early is not None and now > early.call.deadline:
-                self._fail_early(connection, early, late)
 
     def _send(self, connection: Connection, answer: bytes) -> None:
         """Send an answer without waiting; what does not fit is sent by the pool."""
@@ -517,7 +465,7 @@ class Poller:
         if self._entrance.is_due(now):
             self._command(self._entrance.resume)
         if self._early:
-            self._command(lambda: self._give_up_early(now))
+            self._command(lambda: self._early.give_up(now))
         if self._hand_over is not None:  # a call may have ended just while the idle ones were handed over
             self._command(self._hand_over_idle)
         self._share()
@@ -581,9 +529,9 @@ class Poller:
     def _close(self, connection: Connection) -> None:
         connection.close()  # first: until then the gateway may send in vain
         if connection.early is not None:
-            self._end_early(connection, connection.early)
+            self._early.end(connection)
         if connection.held:
-            self._pending_bytes -= connection.held
+            self._held.bytes -= connection.held
             connection.pieces = None
         connection.registered = False
         self._forget(connection)
