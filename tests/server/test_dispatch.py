@@ -11,11 +11,13 @@ from apisix.runner.http.response import Response
 from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.registry import Definition, Registry
 from apisix.runner.server import confs as confs_module
-from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, RequestCall, ResponseCall
+from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
 from apisix.runner.server.dispatch import TOKEN_NOT_FOUND, Dispatcher, Refused, Unprepared
+from apisix.runner.server.request_call import RequestCall
+from apisix.runner.server.response_call import ResponseCall
 from apisix.runner.server.store import Store
 from apisix.runner.wire.frame import FrameType
 from apisix.runner.wire.messages import (

@@ -3,32 +3,19 @@
 Rules that live here:
 - A call is answered once, by whoever takes its ticket: the thread that ran the plugins, or the watchdog at the
   deadline. An answer that comes too late is dropped with its connection.
-- Every failure has an answer that fails closed: in the request phase an error, in the response phase, where an error
-  would show the upstream's body, a whole response with status 503.
+- Every failure has an answer that fails closed; what that is depends on the phase (request_call.py, response_call.py).
 - A call that waits for the gateway gives up the lead first.
 """
 
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from apisix.runner.http.answer import (
-    Version,
-    has_no_body,
-    ignored_by,
-    ignored_in_response,
-    response_parts,
-    rewrite_action,
-    stop_action,
-)
 from apisix.runner.http.link import GatewayError
-from apisix.runner.http.request import UPSTREAM_URI, Request
+from apisix.runner.http.request import Request
 from apisix.runner.http.response import Response
-from apisix.runner.http.variables import ResponsePhaseRequest
 from apisix.runner.plugin.base import current_response, current_setup
 from apisix.runner.plugin.chain import InThread
 from apisix.runner.plugin.errors import ConfError, PluginFailure
@@ -40,29 +27,15 @@ from apisix.runner.wire.frame import WireError
 from apisix.runner.wire.messages import (
     ErrorCode,
     ExtraInfoReq,
-    HTTPReqCallReq,
-    HTTPRespCallReq,
     InfoKind,
     encode_error,
-    encode_http_req_call_resp,
-    encode_http_resp_call_resp,
 )
 
 log = logging.getLogger("apisix.runner.call")
 
 BAD_REQUEST = encode_error(ErrorCode.BAD_REQUEST)
 UNAVAILABLE = encode_error(ErrorCode.SERVICE_UNAVAILABLE)
-RESPONSE_PHASE_ANSWERS: Version = (3, 0, 0)
-ASK_AGAIN_SECONDS = 60.0
-_FAILED_HEADERS = (("Content-Type", "text/plain; charset=utf-8"),)
-_FAILED_BODY = b"503 Service Unavailable\n"
-_REQUEST_BODY = ExtraInfoReq(InfoKind.REQ_BODY)
 _new_asking = threading.Lock()
-
-
-def failed_response(id: int) -> bytes:
-    """The answer that fails closed in the response phase (contract, HTTPRespCall)."""
-    return encode_http_resp_call_resp(id, 503, _FAILED_HEADERS, _FAILED_BODY)
 
 
 class Call:
@@ -330,214 +303,3 @@ def fields_of_current_call() -> dict[str, object]:
         return {"plugin": current_setup.get()}
     call = response.link  # the call, until it has its answer
     return {**(call.log_fields() if isinstance(call, Call) else {}), "plugin": response.plugin}
-
-
-class RequestCall(Call):
-    """One HTTPReqCall.
-
-    Args: as `Call`, and the decoded frame and the gateway's version, None where it is not known.
-    """
-
-    __slots__ = ("version",)
-
-    def __init__(
-        self,
-        connection: Connection,
-        message: HTTPReqCallReq,
-        conf: PreparedConf,
-        deadline: float,
-        contexts: Contexts,
-        version: Version | None,
-    ) -> None:
-        Call.__init__(self, connection, message.id, conf, conf.request, deadline, contexts)  # quicker than super()
-        self.version = version
-        self.response = Response(None, self)
-        self.request = Request(message, self, conf.post_req)
-
-    def early_asks(self) -> tuple[ExtraInfoReq, ...]:
-        """What is to be asked of the gateway before it runs; not a body that it cannot send."""
-        asks = self.phase_chain.habits.asks
-        if _REQUEST_BODY in asks:
-            try:
-                self.request.check_body_length()
-            except (GatewayError, WireError):  # as it will be where the plugin reads it
-                asks = tuple(ask for ask in asks if ask != _REQUEST_BODY)
-        return asks
-
-    def variables_before(self) -> tuple[str, ...]:
-        """Whether the path is encoded, where that makes a difference."""
-        return (UPSTREAM_URI,) if self.conf.post_req and self.request.has_percent_sign else ()
-
-    def variables_after(self) -> tuple[str, ...]:
-        """What a context is found by in the response phase, and whether arguments need their path."""
-        names: tuple[str, ...] = ("request_id",) if self.request.touched_context else ()
-        if self.conf.post_req and not self.response.stopped and self.request.has_new_args:
-            names += (UPSTREAM_URI,)
-        return names
-
-    def answer(self) -> bytes:
-        """The answer's frame, from what the plugins did.
-
-        Raises:
-            WireError: it is larger than a frame can be.
-        """
-        response = self.response
-        context = self.request.touched_context
-        if context:
-            self._keep(context)
-        if response.stopped:
-            return encode_http_req_call_resp(self.id, stop_action(response))
-        if response.new_status or response.raw_body is not None:
-            self.warn_once("sets response.status_code or response.body and does not say self.stop(): neither is sent")
-        action = rewrite_action(self.request, response, self.version)
-        if action is not None:
-            for ignored in ignored_by(self.version, action):
-                self.warn_once(f"sets {ignored}, which this gateway ignores")
-        return encode_http_req_call_resp(self.id, action)
-
-    def failed_answer(self) -> bytes:
-        """The answer that fails closed."""
-        return UNAVAILABLE
-
-    def malformed_answer(self) -> bytes:
-        """The answer to a frame that turns out to be malformed."""
-        return BAD_REQUEST
-
-    def _keep(self, context: dict[str, Any]) -> None:
-        try:
-            self.contexts.keep(self.request.var("request_id") or "", context)
-        except (RuntimeError, ValueError, TypeError, OSError) as error:
-            names = ", ".join(step.name for step in self.phase_chain.chain.steps)
-            raise PluginFailure(names, "", error) from error
-
-    def describe(self) -> str:
-        """Which call this is: route, request id and path."""
-        try:
-            path = self.request.path
-        except (WireError, GatewayError, RuntimeError):
-            path = "?"
-        return f"{self.conf.key.route} request {self.id} {path!r}"
-
-
-class ResponseCall(Call):
-    """One HTTPRespCall.
-
-    Args: as `Call`, and the decoded frame, and what was learned about the gateway.
-    """
-
-    __slots__ = ("gateway",)
-
-    def __init__(
-        self,
-        connection: Connection,
-        message: HTTPRespCallReq,
-        conf: PreparedConf,
-        deadline: float,
-        contexts: Contexts,
-        gateway: "GatewayMemory",
-    ) -> None:
-        super().__init__(connection, message.id, conf, conf.response, deadline, contexts)
-        self.gateway = gateway
-        self.response = Response(message, self)
-        self.request = ResponsePhaseRequest(message.id, self, message.conf_token)
-
-    def variables_after(self) -> tuple[str, ...]:
-        """The method, where the answer may be to a HEAD request: that needs a body, see `response_parts`."""
-        return ("request_method",) if self._wants_method() else ()
-
-    def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
-        """Ask and wait, in the thread that runs the plugin."""
-        self._check_may_ask()
-        try:
-            results = super().ask(asks)
-        except GatewayError as error:
-            if self.connection.broken:
-                self.gateway.refused(error)
-            raise
-        self.gateway.answered()
-        return results
-
-    async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
-        """Ask and await, on the loop that runs the plugin."""
-        self._check_may_ask()
-        try:
-            results = await super().ask_async(asks)
-        except GatewayError as error:
-            if self.connection.broken:
-                self.gateway.refused(error)
-            raise
-        self.gateway.answered()
-        return results
-
-    def early_asks(self) -> tuple[ExtraInfoReq, ...]:
-        """What is to be asked of the gateway before it runs, where it is known to answer in this phase."""
-        if not self.gateway.has_answered:
-            return ()
-        return tuple(ask for ask in self.phase_chain.habits.asks if ask.kind is not InfoKind.REQ_BODY)
-
-    def _check_may_ask(self) -> None:
-        if not self.gateway.may_be_asked():
-            raise GatewayError("this gateway does not answer in the response phase: APISIX does from 3.0 on")
-
-    def _wants_method(self) -> bool:
-        response = self.response
-        return (
-            self.gateway.may_be_asked()
-            and response.raw_body is None
-            and not response.stopped
-            and not has_no_body(response)
-        )
-
-    def answer(self) -> bytes:
-        """The answer's frame, from what the plugins did.
-
-        Raises:
-            WireError: it is larger than a frame can be.
-        """
-        if self.gateway.version is not None:
-            for ignored in ignored_in_response(self.gateway.version, self.response):
-                self.warn_once(f"sets {ignored}, which this gateway ignores")
-        request = self.request
-        method = request.known_method() if isinstance(request, ResponsePhaseRequest) else None
-        return encode_http_resp_call_resp(self.id, *response_parts(self.response, method))
-
-    def failed_answer(self) -> bytes:
-        """The answer that fails closed."""
-        return failed_response(self.id)
-
-    def describe(self) -> str:
-        """Which call this is: route and request id. The path would have to be asked for."""
-        return f"{self.conf.key.route} request {self.id} (response phase)"
-
-
-class GatewayMemory:
-    """What a worker has learned about its gateway that the protocol does not tell.
-
-    Before 3.0 the gateway closes the connection when it is asked for anything in the response phase, and then shows
-    the client the upstream's body: asking fails open there. Where the version is not known, the first ask tells; a
-    connection may close for other reasons too, so after a while one more ask is tried.
-    """
-
-    def __init__(self, version: Version | None) -> None:
-        self.version = version
-        self.has_answered = version is not None and version >= RESPONSE_PHASE_ANSWERS
-        self._ask_again = 0.0 if version is None else float("inf")
-
-    def may_be_asked(self) -> bool:
-        """Whether it answers in the response phase, as far as is known."""
-        return self.has_answered or time.monotonic() >= self._ask_again
-
-    def answered(self) -> None:
-        """It has answered in the response phase."""
-        self.has_answered = True
-
-    def refused(self, error: GatewayError) -> None:
-        """It has not."""
-        if not self.has_answered:
-            self._ask_again = time.monotonic() + ASK_AGAIN_SECONDS
-            log.warning(
-                "the gateway did not answer in the response phase (%s); for %g s it is not asked there: what plugins "
-                "ask fails closed, and a response to HEAD may be fetched twice; set gateway.version to say what it is",
-                error,
-                ASK_AGAIN_SECONDS,
-            )

@@ -12,16 +12,11 @@ import time
 
 from apisix.runner.http.answer import Version
 from apisix.runner.plugin.errors import ConfError
-from apisix.runner.server.call import (
-    BAD_REQUEST,
-    UNAVAILABLE,
-    Call,
-    GatewayMemory,
-    failed_response,
-)
+from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, Call
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
+from apisix.runner.server.response_call import GatewayMemory, failed_response
 from apisix.runner.server.watch import Watch
 from apisix.runner.wire.frame import FrameType, WireError
 from apisix.runner.wire.messages import (

@@ -7,8 +7,9 @@ not asked for costs nothing: there is no test for it on a call's way.
 from collections.abc import Callable
 
 from apisix.runner.plugin.chain import Step
-from apisix.runner.server.call import RequestCall, ResponseCall
 from apisix.runner.server.confs import MakeStep
+from apisix.runner.server.request_call import RequestCall
+from apisix.runner.server.response_call import ResponseCall
 
 
 class Watch:

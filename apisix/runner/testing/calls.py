@@ -15,9 +15,10 @@ import msgspec
 from apisix.runner.http.answer import Version
 from apisix.runner.http.link import KNOWN_SINCE, GatewayError
 from apisix.runner.plugin.errors import PluginFailure
-from apisix.runner.server.call import RequestCall, ResponseCall
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
+from apisix.runner.server.request_call import RequestCall
+from apisix.runner.server.response_call import ResponseCall
 from apisix.runner.wire.messages import (
     ExtraInfoReq,
     InfoKind,

@@ -20,8 +20,8 @@ from apisix.runner.http.fields import FieldsLike, pairs_of
 from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.core import PluginBase, adapt
 from apisix.runner.plugin.registry import Definition, Registry
-from apisix.runner.server.call import GatewayMemory
 from apisix.runner.server.confs import Confs, PreparedConf
+from apisix.runner.server.response_call import GatewayMemory
 from apisix.runner.testing.calls import ContextsInMemory, Knowledge, TestedRequest, TestedResponse, connection, run
 from apisix.runner.testing.given import Body, arriving, conf_text, variables_of
 from apisix.runner.testing.results import RequestResult, ResponseResult, Upstream, of_request, of_response
