@@ -213,6 +213,16 @@ def test_a_taken_port_is_one_line_and_exit_code_3(option: str) -> None:
     )
 
 
+def test_the_inspector_takes_another_port_where_its_own_is_taken_and_none_was_chosen() -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # somebody else has it, which does as well
+            stack.enter_context(socket.create_server(("127.0.0.1", 9081)))
+        dev = stack.enter_context(contextlib.closing(Dev("--port", "0", "--upstream-port", "0")))
+        url = dev.told(r"^inspector (\S+),")
+        assert url != "http://127.0.0.1:9081"
+        assert "<title>Inspector</title>" in fetch(url)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [

@@ -190,7 +190,7 @@ def test_a_route_that_cannot_be_used_is_told(page: Page, dev: Dev) -> None:
 
 def test_plugins_are_listed_with_the_schemas_of_their_confs_and_tried(page: Page, dev: Dev) -> None:
     page.get_by_role("link", name="Plugins").click()
-    expect(page.locator(".row .target")).to_have_text(["Order", "Stamp", "Token", "Wobbly"])
+    expect(page.locator(".row .target")).to_have_text(["Hangs", "Order", "Stamp", "Token", "Wobbly"])
     page.locator(".row", has_text="Token").click()
     fields = page.locator(".fields dt")
     expect(fields).to_have_text(["users objectrequired", "header string"])

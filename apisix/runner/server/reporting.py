@@ -53,7 +53,7 @@ _WHAT = {InfoKind.REQ_BODY: "request body", InfoKind.RESP_BODY: "response body"}
 _run_of_now: ContextVar["_Run | None"] = ContextVar("run_of_now", default=None)
 
 
-class Wire:
+class Reporter:
     """The way to the inspector.
 
     Args:
@@ -70,7 +70,7 @@ class Wire:
             self._socket.setblocking(False)
             self._socket.connect(path)
         except OSError:
-            self._close()
+            self.close()
 
     def tell(self, event: Event) -> None:
         """Send an event, or drop it. Never waits, never raises."""
@@ -97,28 +97,29 @@ class Wire:
         except BlockingIOError:
             return False
         except OSError:
-            self._close()
+            self.close()
         return True
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Tell nothing more."""
         if self._socket is not None:
             self._socket.close()
         self._socket = None
 
 
-def report(watch: Watch, path: str) -> Wire:
+def report(watch: Watch, path: str) -> Reporter:
     """Have runs of plugins, and the log, told to the inspector that listens at a path."""
-    wire = Wire(path)
+    reporter = Reporter(path)
     make_step = watch.make_step
 
     def make_reporting_step(name: str, definition: Definition, instance: Base, phase: str) -> Step:
         step = make_step(name, definition, instance, phase)
-        step.run = (_reporting_coroutine if step.coroutine else _reporting_function)(step, step.run, phase, wire)
+        step.run = (_reporting_coroutine if step.coroutine else _reporting_function)(step, step.run, phase, reporter)
         return step
 
     watch.make_step = make_reporting_step
-    logging.getLogger().addHandler(_Lines(wire))
-    return wire
+    logging.getLogger().addHandler(_Lines(reporter))
+    return reporter
 
 
 def loaded(registry: Registry) -> Loaded:
@@ -143,7 +144,7 @@ def _info(definition: Definition) -> PluginInfo:
     )
 
 
-def _reporting_function(step: Step, run: Any, phase: str, wire: Wire) -> Any:
+def _reporting_function(step: Step, run: Any, phase: str, reporter: Reporter) -> Any:
     def reporting(request: Request, response: Response) -> Any:
         told_run = _Run(step, phase, request, response)
         token = _run_of_now.set(told_run)
@@ -156,12 +157,12 @@ def _reporting_function(step: Step, run: Any, phase: str, wire: Wire) -> Any:
             raise
         finally:
             _run_of_now.reset(token)
-            told_run.end(wire)
+            told_run.end(reporter)
 
     return reporting
 
 
-def _reporting_coroutine(step: Step, run: Any, phase: str, wire: Wire) -> Any:
+def _reporting_coroutine(step: Step, run: Any, phase: str, reporter: Reporter) -> Any:
     async def reporting(request: Request, response: Response) -> Any:
         told_run = _Run(step, phase, request, response)
         token = _run_of_now.set(told_run)
@@ -174,7 +175,7 @@ def _reporting_coroutine(step: Step, run: Any, phase: str, wire: Wire) -> Any:
             raise
         finally:
             _run_of_now.reset(token)
-            told_run.end(wire)
+            told_run.end(reporter)
 
     return reporting
 
@@ -215,7 +216,7 @@ class _Run:
     def _seconds(self) -> float:
         return time.perf_counter() - self._clock
 
-    def end(self, wire: Wire) -> None:
+    def end(self, reporter: Reporter) -> None:
         seconds = self._seconds()
         self._request.link, self._response.link = self._links
         with contextlib.suppress(Exception):  # what a plugin left behind may be anything
@@ -236,7 +237,7 @@ class _Run:
                 traceback=self._traceback,
                 continues=self._step.may_continue and bool(self._error),
             )
-            wire.tell(run)
+            reporter.tell(run)
 
     def _note_what_was_asked_early(self) -> None:
         """What the call was told before it ran is noted by the plugin that reads it first."""
@@ -285,16 +286,16 @@ class _Noting:
 class _Lines(logging.Handler):
     """Notes what a plugin logs while it runs, and tells the rest as it comes."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, reporter: Reporter) -> None:
         super().__init__()
-        self._wire = wire
+        self._reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = _line(record)
             run = _run_of_now.get()
             if run is None:
-                self._wire.tell(line)
+                self._reporter.tell(line)
             elif len(run.lines) < MOST_LINES:
                 run.lines.append(line)
         except Exception:  # logging must not fail a plugin
