@@ -103,7 +103,7 @@ def _with_route(file: Path, name: str, route: str) -> str | None:
 def _is_ours(program: str) -> bool:
     """Whether a name leads to the Python, or its environment's program, that runs this."""
     found = shutil.which(program)
-    return found is not None and Path(found).parent == Path(sys.executable).parent
+    return found is not None and Path(found).parent.resolve() == Path(sys.executable).parent.resolve()
 
 
 def _next_steps(name: str, test: Path, response: bool) -> str:
