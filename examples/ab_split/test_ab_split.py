@@ -182,6 +182,7 @@ def test_without_a_secret_in_the_conf_nobody_chooses(plugin_client: PluginClient
         ({"variants": [{"name": "a", "weight": 1, "path_prefix": "v2"}]}, r"variants\[0\].path_prefix"),
         ({"variants": [{"name": "a", "weight": 1, "path_prefix": "/v2/"}]}, r"variants\[0\].path_prefix"),
         ({"variants": [{"name": "a", "weight": 1, "headers": {"a b": ""}}]}, "cannot be a header's name"),
+        ({"variants": [{"name": "a", "weight": 1, "headers": {"Connection": "close"}}]}, "which frames the message"),
         ({"cookie": "a;b"}, "cookie"),
         ({"experiment": "a\n"}, "experiment"),
         ({"tester_secret": "short"}, "tester_secret"),

@@ -184,6 +184,7 @@ def test_levels_are_counted(document: Any) -> None:
         ({"schema": {"$ref": "https://schemas.test/order"}}, r"schema: \$ref must lead to a place in the schema"),
         ({"schema": {"$ref": "#/$defs/order"}}, r"schema: \$ref must lead to a place in the schema"),
         ({"schema": {"format": "iban"}}, "schema: format 'iban' cannot be checked"),
+        ({"schema": {"properties": {"default": {"format": "iban"}}}}, "schema: format 'iban' cannot be checked"),
         ({"schema": {"pattern": "("}}, "schema #/pattern: expected what JSON Schema allows"),
         ({"schema": {}, "drop": ["a"]}, "drop: expected JSON pointers"),
         ({"schema": {}, "rename": {"": "b"}}, "rename: expected JSON pointers"),
@@ -195,6 +196,11 @@ def test_mistakes_are_found_before_the_first_request(
 ) -> None:
     with pytest.raises(ConfError, match=problem):
         plugin_client(JsonBody, conf)
+
+
+def test_values_in_a_schema_are_no_keywords(plugin_client: PluginClientFactory) -> None:
+    schema = {"properties": {"format": {"default": {"format": "pdf"}, "enum": [{"$ref": "a"}]}}}
+    assert plugin_client(JsonBody, {"schema": schema}).post("/", {"format": "pdf"}).status == 422
 
 
 def test_behind_a_gateway(gateway: GatewayFactory) -> None:

@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 
 from apisix.runner.http.fields import check_header_name, check_header_value
-from apisix.runner.http.request import Request
+from apisix.runner.http.request import UNSENDABLE, Request
 from apisix.runner.http.response import Response
 from apisix.runner.plugin.base import Base
 
@@ -38,7 +38,8 @@ class Variant(msgspec.Struct, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         for name, value in self.headers.items():
-            check_header_name(name)
+            if check_header_name(name) in UNSENDABLE:
+                raise ValueError(f"headers: expected others than {name}, which frames the message")
             check_header_value(name, value)
 
 

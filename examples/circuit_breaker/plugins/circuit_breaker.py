@@ -93,7 +93,8 @@ class CircuitBreaker(Base):
                 decision = await self.ask(question)
                 self.decisions.put(key, decision)
         except NoDecision:
-            headers = {"Retry-After": str(math.ceil(self.circuit.seconds_left()))} if self.circuit.is_open else {}
+            seconds = max(1, math.ceil(self.circuit.seconds_left()))
+            headers = {"Retry-After": str(seconds)} if self.circuit.is_open else {}
             self.stop(503, {"error": "nobody can say whether this is allowed"}, headers=headers)
             return
         if not decision.allow:

@@ -26,6 +26,7 @@ from apisix.runner.http.response import Response
 from apisix.runner.plugin.base import Base
 
 TITLES = {400: "Bad Request", 413: "Content Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Content"}
+MAPS_OF_SCHEMAS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
 LONGEST_DETAIL = 200  # characters; details quote what the client sent
 
 
@@ -211,6 +212,8 @@ def keywords(schema: Any) -> Iterator[tuple[str, str]]:
     for name, value in schema.items() if isinstance(schema, dict) else ():
         if isinstance(value, str):
             yield name, value
+        elif name in MAPS_OF_SCHEMAS:  # whose names are no keywords
+            yield from keywords(list(value.values()))
         elif name not in ("enum", "const", "default", "examples"):
             yield from keywords(value)
 

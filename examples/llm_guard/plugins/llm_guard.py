@@ -304,12 +304,15 @@ class Budgets:
         """Spend tokens, where enough are left."""
         with self._lock:
             now = self._clock()
-            while self._windows and (first := next(iter(self._windows.values())))[0] <= now:
+            while self._windows and self._first_end() <= now:
                 self._windows.popitem(last=False)
             if key not in self._windows and len(self._windows) >= self._max_keys:
-                return Spent(False, 0, first[0] - now)
+                return Spent(False, 0, self._first_end() - now)
             ends, spent = self._windows.get(key, (now + self._seconds, 0))
             if spent + tokens > self._limit:
                 return Spent(False, self._limit - spent, ends - now)
             self._windows[key] = ends, spent + tokens
             return Spent(True, self._limit - spent - tokens, ends - now)
+
+    def _first_end(self) -> float:
+        return next(iter(self._windows.values()))[0]

@@ -154,7 +154,7 @@ def charset_of(content_type: str) -> str:
     parameter = regex.search(r';\s*charset\s*=\s*"?([^\s";]+)', content_type, regex.IGNORECASE)
     try:
         codec = codecs.lookup(parameter[1] if parameter else "utf-8").name
-    except LookupError:
+    except (LookupError, ValueError):
         codec = "unknown"
     if codec not in ("utf-8", "ascii", "iso8859-1"):
         raise Unmaskable("its charset is neither UTF-8 nor ISO-8859-1")
@@ -185,25 +185,28 @@ def json_masked(token: str, plain: Callable[[str], str]) -> str:
 # Card numbers
 
 
-def mask_cards(text: str, _: float) -> str:
+def mask_cards(text: str, seconds: float) -> str:
     """Card numbers, with or without spaces and hyphens between groups of digits: the last four digits stay."""
-    return DIGITS.sub(lambda run: cards_masked(run[0]), text)
+    deadline = time.monotonic() + seconds
+    return DIGITS.sub(lambda run: cards_masked(run[0], deadline), text)
 
 
-def cards_masked(run: str) -> str:
+def cards_masked(run: str, deadline: float) -> str:
     """A run of groups of digits, with those masked that make a card number together."""
     groups = [(group.start(), group.end()) for group in regex.finditer(r"\d+", run)]
-    masked, done = "", 0
+    masked, done = [], 0
     for first, (start, _) in enumerate(groups):
         if start < done:
             continue
+        if time.monotonic() > deadline:
+            raise TimeoutError
         for _, end in reversed(groups[first : first + 19]):
             number = run[start:end].replace(" ", "").replace("-", "")
             if 13 <= len(number) <= 19 and is_card(number):
-                masked += run[done:start] + regex.sub(r"\d(?=(?:\D?\d){4})", "*", run[start:end])
+                masked += [run[done:start], regex.sub(r"\d(?=(?:\D?\d){4})", "*", run[start:end])]
                 done = end
                 break
-    return masked + run[done:]
+    return "".join(masked) + run[done:]
 
 
 def is_card(number: str) -> bool:
