@@ -4,7 +4,6 @@ It reaches into the poller, which offers no way to serve a single call: nothing 
 """
 
 import os
-import select
 import socket
 import tempfile
 
@@ -47,7 +46,7 @@ class InProcess:
         )
         self._idle = [self._connect() for _ in range(IDLE)]
         self.peer, self.connection = self._connect()
-        self.epoll: select.epoll = self.poller._epoll
+        self.epoll = self.poller._epoll
 
     def _connect(self) -> tuple[socket.socket, Connection]:
         peer, sock = socket.socketpair(socket.AF_UNIX)

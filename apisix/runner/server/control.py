@@ -83,7 +83,8 @@ class Control:
         path = self._path
         if path is None:
             return
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.setblocking(False)
         temporary = path.with_name(f".control.{os.getpid():x}")
         try:
             with contextlib.suppress(FileNotFoundError):

@@ -11,13 +11,13 @@ Rules that live here:
 import errno
 import logging
 import os
-import select
 import socket
 import time
 from collections.abc import Callable
 
 from apisix.runner.server.board import OwnRow
 from apisix.runner.server.listen import peer_of
+from apisix.runner.server.readiness import READABLE, Readiness
 
 log = logging.getLogger("apisix.runner.entrance")
 
@@ -44,7 +44,7 @@ class Entrance:
     def __init__(
         self,
         listener: socket.socket,
-        epoll: select.epoll,
+        epoll: Readiness,
         *,
         most_connections: int,
         allowed_users: frozenset[int],
@@ -76,7 +76,7 @@ class Entrance:
         if predecessors is not None:
             predecessors.setblocking(False)
             self._predecessors = predecessors
-            self._epoll.register(predecessors, select.EPOLLIN)
+            self._epoll.register(predecessors.fileno(), READABLE)
         self.resume()
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Entrance:
         self._end_yielding()
         if self._predecessors is not None:
             self._adopt(None)
-            self._epoll.unregister(self._predecessors)
+            self._epoll.unregister(self._predecessors.fileno())
             self._predecessors = None
         if self.accepting:
             self._accept(None)
@@ -124,7 +124,7 @@ class Entrance:
         if not self.accepting and not self._closed and self._count() < self._most_connections:
             self._end_yielding()
             self.accepting = True
-            self._epoll.register(self._listener, select.EPOLLIN)
+            self._epoll.register(self._listener.fileno(), READABLE)
 
     def _pause(self, why: str) -> None:
         now = time.monotonic()
@@ -138,7 +138,7 @@ class Entrance:
         if self.accepting:
             self._end_yielding()
             self.accepting = False
-            self._epoll.unregister(self._listener)
+            self._epoll.unregister(self._listener.fileno())
 
     def _accept(self, most: int | None) -> None:
         accepted = 0
@@ -190,14 +190,14 @@ class Entrance:
         if not self._accept_by:
             self._accept_by = now + YIELD
             for source in self._sources():
-                self._epoll.unregister(source)
+                self._epoll.unregister(source.fileno())
         return now >= self._accept_by
 
     def _end_yielding(self) -> None:
         if self._accept_by:
             self._accept_by = 0.0
             for source in self._sources():
-                self._epoll.register(source, select.EPOLLIN)
+                self._epoll.register(source.fileno(), READABLE)
 
     def _sources(self) -> list[socket.socket]:
         """What brings connections and is polled, unless this worker yields to others."""

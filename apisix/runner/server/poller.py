@@ -17,7 +17,6 @@ Rules that live here:
 
 import logging
 import os
-import select
 import socket
 import threading
 import time
@@ -34,6 +33,7 @@ from apisix.runner.server.dispatch import Dispatcher, Refused, Unprepared
 from apisix.runner.server.early import EarlyAsks
 from apisix.runner.server.entrance import YIELD_TICK, Entrance
 from apisix.runner.server.lanes import QUICK_SECONDS
+from apisix.runner.server.readiness import READABLE, Wakeup, readiness
 from apisix.runner.wire.frame import HEADER_SIZE, FrameType
 
 log = logging.getLogger("apisix.runner.poller")
@@ -82,7 +82,7 @@ class Poller:
         self._before_wait = self._leave_lead
         self._row = row
         self._served = 0
-        self._epoll = select.epoll()
+        self._epoll = readiness()
         self._connections: dict[int, Connection] = {}
         self._ready: deque[tuple[int, int]] = deque()
         self._slot: list[Call] = []
@@ -98,7 +98,7 @@ class Poller:
         self._closing = False
         self._hand_over: HandOver | None = None
         self._commands: deque[Callable[[], None]] = deque()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake = Wakeup()
         self._entrance = Entrance(
             listener,
             self._epoll,
@@ -131,7 +131,7 @@ class Poller:
         Args:
             predecessors: a datagram socket on which workers that retire send their idle connections.
         """
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._epoll.register(self._wake.fd, READABLE)
         self._entrance.open(predecessors)
         self._share()
         threading.Thread(target=self._lead, name="io", daemon=True).start()
@@ -164,7 +164,7 @@ class Poller:
 
     def _command(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
-        os.eventfd_write(self._wake, 1)
+        self._wake.set()
 
     def _begin_drain(self, hand_over: HandOver | None) -> None:
         self._draining = True
@@ -232,8 +232,8 @@ class Poller:
                 ready.extend(poll(-1, MOST_EVENTS))
 
     def _special(self, fd: int) -> None:
-        if fd == self._wake:
-            os.eventfd_read(fd)
+        if fd == self._wake.fd:
+            self._wake.clear()
             while self._commands:
                 self._commands.popleft()()
         elif fd == LOOK_AT_ENTRANCE:
@@ -488,7 +488,7 @@ class Poller:
 
     def _attach(self, connection: Connection) -> None:
         connection.registered = True
-        self._epoll.register(connection.fd, select.EPOLLIN)
+        self._epoll.register(connection.fd, READABLE)
 
     def _detach(self, connection: Connection) -> None:
         """Take a connection out of the poll: it belongs to its call."""

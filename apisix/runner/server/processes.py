@@ -94,7 +94,7 @@ class Processes:
         self._on_fork = on_fork
         self._board = Board()
         self._members: dict[int, Process] = {}
-        self._lifeline, self._lifeline_end = os.pipe2(os.O_CLOEXEC)
+        self._lifeline, self._lifeline_end = os.pipe()
         self._oom_kills = _oom_kills()
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class Processes:
             replaces: the worker that is to retire when this one is ready.
         """
         row = self._board.take_row()
-        read_report, write_report = os.pipe2(os.O_CLOEXEC)
+        read_report, write_report = os.pipe()
         memory = new_memory() if self._settings.metrics.listen is not None else None
         pid = os.fork()
         if pid == 0:

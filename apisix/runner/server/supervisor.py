@@ -33,6 +33,7 @@ from apisix.runner.server.listen import Listener, user_ids
 from apisix.runner.server.notify import notify
 from apisix.runner.server.overview import Facts, Overview
 from apisix.runner.server.processes import Process, Processes, memory_of
+from apisix.runner.server.readiness import nonblocking_pipe
 from apisix.runner.server.store import open_store, remove_unused
 from apisix.runner.server.title import set_title
 from apisix.runner.server.watcher import start_watcher
@@ -77,7 +78,7 @@ class Supervisor:
         self._settings = settings
         self._listener = listener
         self._reload = reload
-        self._target = settings.workers or min(len(os.sched_getaffinity(0)), MOST_BY_DEFAULT)
+        self._target = settings.workers or min(_cores(), MOST_BY_DEFAULT)
         self._generation = 0
         self._rolling = False
         self._roll_again = False
@@ -96,7 +97,7 @@ class Supervisor:
         self._handing_over: list[Process] = []
         self._handed_over_by = 0.0
         self._leaving = False
-        self._signals, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._signals, self._wakeup = nonblocking_pipe()
         self._poll = select.poll()
         self._control = Control(listener.path, self._poll)
         store = open_store(listener.path)
@@ -491,6 +492,10 @@ def _raise_open_files(wanted: int) -> None:
     if soft != resource.RLIM_INFINITY:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_pipe(fd: int) -> bool:

@@ -43,6 +43,7 @@ from apisix.runner.server.listen import Listener, user_ids
 from apisix.runner.server.measuring import measure
 from apisix.runner.server.output import Output
 from apisix.runner.server.poller import Poller
+from apisix.runner.server.readiness import nonblocking_pipe
 from apisix.runner.server.reporting import loaded, report
 from apisix.runner.server.store import open_store
 from apisix.runner.server.watch import Watch
@@ -118,7 +119,7 @@ class Worker:
         logs.setup(settings.logging.level, settings.logging.format, file=settings.logging.file)
         look_up(fields_of_current_call)
         SECRET_HEADERS.update(settings.logging.redact)
-        self._signals, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._signals, self._wakeup = nonblocking_pipe()
         self._take_signals()
 
     def _take_signals(self) -> None:
