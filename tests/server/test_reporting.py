@@ -189,6 +189,11 @@ def test_every_change_is_told(runner: Runner, inspector: Inspector) -> None:
     assert 0 < run.seconds < SECONDS
 
 
+def test_a_line_tells_its_call_as_without_an_inspector(runner: Runner, inspector: Inspector) -> None:
+    told(runner, inspector, "asks", 150)
+    assert "route=route#asks request=150 plugin=asks" in runner.log.wait_for("it is 1 ")
+
+
 def test_looking_is_no_change(runner: Runner, inspector: Inspector) -> None:
     assert told(runner, inspector, "looks", 200).changes == []
 

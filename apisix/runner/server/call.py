@@ -301,5 +301,5 @@ def fields_of_current_call() -> dict[str, object]:
     response = current_response.get()
     if response is None:
         return {"plugin": current_setup.get()}
-    call = response.link  # the call, until it has its answer
-    return {**(call.log_fields() if isinstance(call, Call) else {}), "plugin": response.plugin}
+    of_call: Callable[[], dict[str, object]] = getattr(response.link, "log_fields", dict)  # until it has its answer
+    return {**of_call(), "plugin": response.plugin}

@@ -262,6 +262,10 @@ class _Noting:
         self._link = link
         self._run = run
 
+    def __getattr__(self, name: str) -> Any:
+        """What else a call tells of itself: its fields in the log, its place in a trace."""
+        return getattr(self._link, name)
+
     def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         started = time.perf_counter()
         results = self._link.ask(asks)
