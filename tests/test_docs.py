@@ -118,19 +118,6 @@ def test_the_table_of_settings_is_what_the_code_declares() -> None:
     assert table in (PROJECT / "docs" / "settings.md").read_text(), f"run: python {script.relative_to(PROJECT)}"
 
 
-# The table of log lines
-
-
-def test_the_lines_that_operators_are_told_about_are_those_that_the_code_logs() -> None:
-    page = (PROJECT / "docs" / "operating.md").read_text()
-    table = page.partition("| line | what to do |")[2]
-    lines = re.findall(r"^\| `(.*?)` \|", table, re.MULTILINE)
-    parts = [part.strip(" ,:") for line in lines for part in line.split("…")]
-    source = "".join(file.read_text() for file in (PROJECT / "apisix" / "runner").rglob("*.py"))
-    assert lines
-    assert [part for part in parts if part not in source] == []
-
-
 # What pages show
 
 
