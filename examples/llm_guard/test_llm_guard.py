@@ -285,6 +285,7 @@ def test_no_window_has_more_than_its_budget(steps: list[tuple[bytes, int, int]])
         ({"models": []}, "models"),
         ({"budget": 0}, "budget"),
         ({"media": {"image_url": -1}}, "media"),
+        ({"media": {"text": 1}}, "media: expected kinds besides text"),
         ({"redact": ["names"]}, "redact"),
         ({"redact_more": {"a": "("}}, "redact_more.a: expected a regular expression: missing"),
         ({"redact_more": {"a": "a?"}}, "redact_more.a: expected one that does not match empty text"),

@@ -211,6 +211,7 @@ def test_without_a_body_only_headers_are_hardened(masks: PluginClient, method: s
     [
         ({"mask": [{"regex": "a"}, {"regex": "(card"}]}, r"mask\[1\]: expected a regular expression: missing \)"),
         ({"mask": [{"regex": "a*"}]}, "expected a regular expression that does not match empty text"),
+        ({"mask": [{"regex": "a", "replacement": "…"}]}, r"mask\[0\].replacement"),
         ({"set": {"Content-Length": "0"}}, "expected other headers than Content-Length"),
         ({"remove": ["content-encoding"]}, "expected other headers than content-encoding"),
         ({"set": {"X-A": "a\r\nX-B: b"}}, "cannot hold CR, LF or NUL"),

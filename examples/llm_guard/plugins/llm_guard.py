@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -56,6 +56,8 @@ class LlmGuard(Base):
         redact_ms: Positive = 500  # for one request
 
         def __post_init__(self) -> None:
+            if "text" in self.media:
+                raise ValueError("media: expected kinds besides text, which is always looked at")
             for kind, pattern in self.redact_more.items():
                 try:
                     matches_nothing = regex.compile(pattern).search("")
@@ -110,12 +112,12 @@ class LlmGuard(Base):
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self.config.max_bytes:
             raise Refused(413, f"Expected at most {self.config.max_bytes} bytes.")
+        if len(request.body or b"") > self.config.max_bytes:  # without a Content-Length it is known only now
+            raise Refused(413, f"Expected at most {self.config.max_bytes} bytes.")
         try:
             document = request.json()
         except ValueError:
             raise Refused(400, "The body is not JSON in UTF-8.") from None
-        if len(request.body or b"") > self.config.max_bytes:  # without a Content-Length it is known only now
-            raise Refused(413, f"Expected at most {self.config.max_bytes} bytes.")
         if not isinstance(document, dict):
             raise Refused(400, "Expected an object.")
         if not isinstance(document.get("stream", False), bool | None):
@@ -154,8 +156,8 @@ class LlmGuard(Base):
                 if kind == "text" and isinstance(part.get("text"), str):
                     continue
                 if not isinstance(kind, str) or kind not in self.config.media:
-                    allowed = ", ".join(["text", *self.config.media])
-                    raise Refused(400, f"Expected parts of these kinds: {allowed}.", param=param)
+                    kinds = ", ".join(["text", *self.config.media])
+                    raise Refused(400, f"Expected parts of these kinds: {kinds}.", param=param)
                 for name in part.keys() - {"type", kind}:
                     del part[name]  # no text goes along unread
                 media.append(part)
@@ -195,14 +197,14 @@ class LlmGuard(Base):
     def charge(self, asker: bytes, tokens: int) -> int:
         """Take tokens from a budget. Returns what is left of it."""
         if tokens > self.config.budget:
-            raise Refused(429, f"Request too large: limit {self.config.budget}, requested {tokens}.", type="tokens")
+            raise Refused(429, f"Request too large: limit {self.config.budget}, requested {tokens}.")
         spent = self.budgets.spend(asker, tokens)
         if not spent.allowed:
-            seconds = math.ceil(spent.seconds)
-            told = f"Rate limit reached: limit {self.config.budget}, left {spent.left}, requested {tokens}. "
+            seconds, left = math.ceil(spent.seconds), str(spent.left)
+            told = f"Rate limit reached: limit {self.config.budget}, left {left}, requested {tokens}. "
             told += f"Please try again in {seconds}s."
-            headers = {"Retry-After": str(seconds), "X-RateLimit-Remaining-Tokens": str(spent.left)}
-            raise Refused(429, told, type="tokens", code="rate_limit_exceeded", headers=headers)
+            headers = {"Retry-After": str(seconds), "X-RateLimit-Remaining-Tokens": left}
+            raise Refused(429, told, code="rate_limit_exceeded", headers=headers)
         return spent.left
 
 
@@ -210,19 +212,12 @@ class Refused(Exception):
     """An answer in place of the upstream's, in OpenAI's format of errors."""
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        type: str | None = None,
-        param: str | None = None,
-        code: str | None = None,
-        headers: dict[str, str] | None = None,
+        self, status: int, message: str, *, param: str = "", code: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.status, self.headers = status, headers
-        kind = type or ("server_error" if status >= 500 else "invalid_request_error")
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        kind = "tokens" if status == 429 else "server_error" if status >= 500 else "invalid_request_error"
+        self.body = {"error": {"message": message, "type": kind, "param": param or None, "code": code or None}}
 
 
 # JSON values

@@ -37,7 +37,7 @@ class Pattern(msgspec.Struct, forbid_unknown_fields=True):
     """One more thing to mask."""
 
     regex: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
-    replacement: str = "***"
+    replacement: Annotated[str, msgspec.Meta(pattern=r"^[ -~]*\Z")] = "***"  # ASCII, which each charset has
 
     def __post_init__(self) -> None:
         try:
@@ -73,8 +73,8 @@ class ResponseHardening(Base):
         self.masks: list[Callable[[str, float], str]] = []
         if self.config.mask_cards:
             self.masks.append(mask_cards)
-        for pattern in [EMAIL] if self.config.mask_emails else []:
-            self.masks.append(masking(pattern, "***"))
+        if self.config.mask_emails:
+            self.masks.append(masking(EMAIL, "***"))
         for one in self.config.mask:
             self.masks.append(masking(regex.compile(one.regex), one.replacement))
 
@@ -117,11 +117,10 @@ class ResponseHardening(Base):
         if len(body) > self.config.max_bytes:
             raise Unmaskable(f"it has {len(body)} bytes")
         charset = charset_of(response.headers.get("content-type", ""))
-        masked_body = self.masked(
-            body.decode(charset, "surrogateescape"), any("json" in kind for kind in kinds)
-        ).encode(charset, "surrogateescape")
-        if masked_body != body:
-            response.body = masked_body
+        text = body.decode(charset, "surrogateescape")
+        masked = self.masked(text, any("json" in kind for kind in kinds))
+        if masked != text:
+            response.body = masked.encode(charset, "surrogateescape")
             for name in OF_THE_OLD_BODY:
                 response.headers.pop(name, None)
 
