@@ -124,11 +124,17 @@ class PluginInfo(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
-    """What a worker has loaded, told once when it starts."""
+    """What a worker has loaded, told once when it starts.
+
+    Attributes:
+        problems: what is wrong with plugins' files, a line each.
+        used: whether it serves with that; else the worker before goes on, with what it has.
+    """
 
     pid: int
     plugins: list[PluginInfo]
     problems: list[str]
+    used: bool
 
 
 Event = PluginRun | Line | Loaded

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 HERE = Path(__file__).parent
+PROJECT = str(HERE.parent.parent)
 IMAGES = HERE.parent.parent / "docs" / "images"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -30,11 +31,15 @@ ORDER = b'{"item": "cup", "count": 3}'
 
 
 class Dev:
-    """A running `dev`, with the plugins and routes beside this file."""
+    """A running `dev`.
 
-    def __init__(self) -> None:
+    Args:
+        plugins: the folder of its plugins.
+    """
+
+    def __init__(self, plugins: Path = HERE / "plugins") -> None:
         flags = ["--port", "0", "--upstream-port", "0", "--inspector-port", "0"]
-        flags += ["--plugins", str(HERE / "plugins"), "--routes", str(HERE / "routes.yaml")]
+        flags += ["--plugins", str(plugins), "--routes", str(HERE / "routes.yaml")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "apisix.runner", "dev", *flags],
             stdout=subprocess.PIPE,
@@ -92,9 +97,9 @@ def request(
 
 
 @contextmanager
-def running_dev() -> Iterator[Dev]:
+def running_dev(plugins: Path = HERE / "plugins") -> Iterator[Dev]:
     """`dev`, stopped in the end."""
-    dev = Dev()
+    dev = Dev(plugins)
     try:
         yield dev
     finally:
@@ -152,18 +157,31 @@ def take_images(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     with running_dev() as dev, running_browser() as browser:
         exchanges_to_look_at(dev)
-        for name, width, scheme, place in IMAGES_TO_TAKE:
+        for name, width, scheme, place, shown in IMAGES_TO_TAKE:
             with opened(browser, dev, width, scheme, place) as page:
                 page.wait_for_selector("#title")
+                if shown:
+                    page.locator(".glance button", has_text=shown).click()
+                page.evaluate(REPLACE, {PROJECT: "/opt/apisix-runner", dev.gateway.rpartition(":")[2]: "9080"})
                 page.wait_for_timeout(300)
                 page.screenshot(path=folder / f"{name}.png")
 
 
-IMAGES_TO_TAKE: list[tuple[str, int, Literal["light", "dark"], str]] = [
-    ("inspector-light", 1280, "light", "#/exchanges/6"),
-    ("inspector-dark", 1280, "dark", "#/exchanges/5"),
-    ("inspector-narrow", 360, "light", "#/exchanges/6"),
-    ("inspector-route", 1280, "light", "#/routes/shop"),
+REPLACE = """(texts) => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    for (const [old, fresh] of Object.entries(texts)) {
+      walker.currentNode.data = walker.currentNode.data.replaceAll(old, fresh);
+    }
+  }
+}"""
+"""What is different each time, and on each machine."""
+
+IMAGES_TO_TAKE: list[tuple[str, int, Literal["light", "dark"], str, str]] = [
+    ("inspector-light", 1280, "light", "#/exchanges/6", "token"),
+    ("inspector-dark", 1280, "dark", "#/exchanges/5", "order"),
+    ("inspector-narrow", 360, "light", "#/exchanges/6", "token"),
+    ("inspector-route", 1280, "light", "#/routes/shop", ""),
 ]
 
 if __name__ == "__main__":

@@ -122,10 +122,10 @@ def report(watch: Watch, path: str) -> Reporter:
     return reporter
 
 
-def loaded(registry: Registry) -> Loaded:
-    """What there is to tell about the plugins of a worker."""
+def loaded(registry: Registry, used: bool) -> Loaded:
+    """What there is to tell about the plugins of a worker, and whether it serves with them."""
     plugins = [_info(definition) for definition in registry.definitions()]
-    return Loaded(os.getpid(), plugins, [shown(str(problem)) for problem in registry.problems])
+    return Loaded(os.getpid(), plugins, [shown(str(problem)) for problem in registry.problems], used)
 
 
 def _info(definition: Definition) -> PluginInfo:
@@ -206,7 +206,7 @@ class _Run:
 
     def raised(self, error: BaseException) -> None:
         timeout = self._step.timeout
-        if isinstance(error, asyncio.CancelledError) and timeout is not None and self._seconds() >= timeout:
+        if isinstance(error, asyncio.CancelledError) and timeout is not None and self._seconds() > 0.9 * timeout:
             self._error = f"TimeoutError: it took longer than its timeout of {timeout:g} s"
         else:
             self._error = shown(told(error))

@@ -139,13 +139,14 @@ class Worker:
         registry = load_plugins(plugins.paths, plugins.classes, installed=installed, limit=plugins.load_timeout)
         self._take_signals()  # again: a plugin's file may have taken or blocked them
         problems = [str(problem) for problem in registry.problems]
-        if self._accepted is not None and not set(problems) <= set(self._accepted):
+        is_accepted = self._accepted is None or set(problems) <= set(self._accepted)
+        self._report_to_inspector(watch, registry, is_accepted)
+        if not is_accepted:
             self._report(Report(False, problems))
             return 1
         if self._accepted is None:
             for problem in problems:
                 log.error("%s; routes that use it fail", problem)
-        self._report_to_inspector(watch, registry)
         store = open_store(self._settings.socket.file)
         confs = Confs(registry, self._settings.conf.expire, store, watch.make_step)
         contexts = Contexts(store.folder / "contexts" if store is not None else None)
@@ -172,11 +173,11 @@ class Worker:
             log_calls(watch, self._settings.logging.access, self._settings.timeout)
         return watch
 
-    def _report_to_inspector(self, watch: Watch, registry: Registry) -> None:
+    def _report_to_inspector(self, watch: Watch, registry: Registry, used: bool) -> None:
         """Where `apisix-runner dev` has started this runner."""
         path = os.environ.get(SOCKET_VARIABLE)
         if path:
-            report(watch, path).tell(loaded(registry))
+            report(watch, path).tell(loaded(registry, used))
 
     def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry, watch: Watch) -> Poller:
         settings = self._settings

@@ -137,7 +137,10 @@ class Hub:
                 for watcher in self._watchers:
                     watcher.lines.append(event)
             case Loaded():
-                self.loaded = event
+                if self.loaded is None or event.used:
+                    self.loaded = event
+                else:
+                    self.loaded = msgspec.structs.replace(self.loaded, problems=event.problems)
                 for watcher in self._watchers:
                     watcher.loaded = True
         self._wake()

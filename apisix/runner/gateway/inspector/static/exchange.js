@@ -80,7 +80,7 @@ function callView(call) {
       `The runner took ${duration(call.seconds)}${asked}`,
       call.answer ? `; it answered: ${call.answer}` : "",
     ]),
-    call.failure ? h("p", {class: "problem"}, call.failure) : null,
+    call.failure ? h("p", {class: "problem"}, `The gateway says: ${call.failure}`) : null,
     call.plugins.length
       ? h("ol", {class: "plugins"}, call.plugins.map((plugin) => pluginView(plugin, longest)))
       : h("p", {class: "quiet"}, "No plugins are configured here."),
@@ -110,7 +110,7 @@ function pluginView({name, conf, run}, longest) {
     bar,
     run.error ? h("p", {class: "problem"}, run.error) : null,
     run.traceback ? h("pre", {class: "code traceback", tabindex: 0, "aria-label": "traceback"}, run.traceback) : null,
-    changes(run.changes),
+    changes(run.changes, run.asked),
     run.asked.length
       ? [
         h("p", {class: "label"}, `asked the gateway, ${waited ? `waited ${duration(waited)}` : "before it ran"}`),

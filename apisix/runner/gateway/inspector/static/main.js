@@ -144,13 +144,20 @@ stream.addEventListener("update", (event) => {
     lines = [];
     exchanges.forget(new Set((update.exchanges ?? []).map((one) => one.number)));
   }
-  if (update.loaded) loaded = update.loaded;
+  if (update.loaded) showLoaded(update.loaded);
   if (update.lines) lines = [...lines, ...update.lines].slice(-MOST_LINES);
   exchanges.update(update.exchanges ?? []);
   if (update.routes) loadRoutes();
   if (view === "exchanges" && key && update.exchanges?.some((one) => String(one.number) === key)) showExchange(key);
   if ((view === "log" && update.lines) || (view === "plugins" && update.loaded)) render();
 });
+
+function showLoaded(told) {
+  loaded = told;
+  const count = loaded.problems.length;
+  byId("trouble").hidden = !count;
+  byId("trouble").textContent = count === 1 ? "1 plugin file does not load" : `${count} plugin files do not load`;
+}
 
 function state(kind, text) {
   byId("state").textContent = text;
@@ -177,15 +184,23 @@ function move(by) {
   if (!narrow.matches) location.hash = next.getAttribute("href");
 }
 
+/** Back to the list; out of a field, first, so that nobody loses what was typed there. */
+function leave(element, typing) {
+  const {view, key} = place();
+  if (typing && element !== exchanges.find) {
+    element.blur();
+    return;
+  }
+  if (narrow.matches && key) go(view);
+  (list.querySelector("[aria-current]") ?? list.querySelector("#rows li:not([hidden]) a"))?.focus();
+}
+
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input:not([type=checkbox]), textarea, select");
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.target.closest("form")?.requestSubmit();
   } else if (event.key === "Escape" && !byId("help").open) {
-    const {view, key} = place();
-    const current = list.querySelector("[aria-current]");
-    if (narrow.matches && key) go(view);
-    (current ?? list.querySelector("#rows a"))?.focus();
+    leave(event.target, typing);
   } else if (!typing && !event.ctrlKey && !event.metaKey && !event.altKey && !byId("help").open) {
     const inText = event.target.matches("pre") && event.key.startsWith("Arrow");
     const view = views[Number(event.key) - 1];

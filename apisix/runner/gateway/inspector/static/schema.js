@@ -37,7 +37,7 @@ export function schemaView(schema) {
     fields.length
       ? h("dl", {class: "fields"}, fields.map(([name, field]) => [
         h("dt", {}, [
-          h("code", {}, name), " ", h("span", {class: "quiet"}, typeOf(field, schema)),
+          h("code", {}, name), " ", h("span", {class: "quiet"}, typeOf(field, schema)), " ",
           (top.required ?? []).includes(name) ? h("span", {class: "badge"}, "required") : null,
         ]),
         h("dd", {}, [
