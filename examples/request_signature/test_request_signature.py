@@ -325,5 +325,19 @@ def test_a_request_counts_once_for_all_workers(live: LiveGateway) -> None:
     assert "HMAC-SHA256 key" not in live.log
 
 
+def test_a_redis_that_has_come_back(gateway: GatewayFactory) -> None:
+    with redis_server() as redis:
+        live = gateway([plugin_route("request_signature", conf(redis))])
+
+        def send() -> int:
+            return live.get("/payments/7", headers=signed("billing-1", SECRET, "GET", f"{live.url}/payments/7")).status
+
+        assert send() == 200
+        redis.stop()
+        assert send() == 503
+        redis.start()
+        assert [send(), send()] == [200, 200]
+
+
 def test_the_page_shows_the_script_as_it_is() -> None:
     assert (HERE / "signed_curl.sh").read_text() in PAGE.read_text()

@@ -44,6 +44,7 @@ Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+KINDS = {"RS": RSAPublicKey, "PS": RSAPublicKey, "ES": EllipticCurvePublicKey, "Ed": Ed25519PublicKey}
 HeaderName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]+$")]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -237,7 +238,7 @@ def usable_keys(body: bytes, algorithms: list[Algorithm]) -> dict[tuple[str, str
                     key = jwt.PyJWK(jwk, algorithm).key
                 except (jwt.PyJWTError, ValueError, TypeError, KeyError):
                     continue
-                if is_good(key):
+                if is_good(algorithm, key):
                     keys[kid, algorithm] = key
     if not keys:
         raise ValueError(f"expected keys for {', '.join(algorithms)} with an id, got none")
@@ -252,7 +253,7 @@ def check_key(algorithm: str, key: str) -> None:
     """
     try:
         prepared = jwt.get_algorithm_by_name(algorithm).prepare_key(key)
-        good = len(prepared) >= SECRET_BYTES[algorithm] if algorithm in SECRET_BYTES else is_good(prepared)
+        good = len(prepared) >= SECRET_BYTES[algorithm] if algorithm in SECRET_BYTES else is_good(algorithm, prepared)
     except (jwt.PyJWTError, ValueError, TypeError):
         good = False
     if not good and algorithm in SECRET_BYTES:
@@ -263,9 +264,9 @@ def check_key(algorithm: str, key: str) -> None:
         )
 
 
-def is_good(key: object) -> bool:
-    """Whether it is a public key that is long enough."""
-    return isinstance(key, PublicKey) and not (isinstance(key, RSAPublicKey) and key.key_size < SHORTEST_RSA)
+def is_good(algorithm: str, key: object) -> bool:
+    """Whether it is a public key for an algorithm, and long enough."""
+    return isinstance(key, KINDS[algorithm[:2]]) and not (isinstance(key, RSAPublicKey) and key.key_size < SHORTEST_RSA)
 
 
 def as_text(claim: object) -> str:
