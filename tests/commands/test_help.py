@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apisix.runner.commands.lazy import NAMES
+from apisix.runner.commands.lazy import AUTHORS, NAMES
 from tests.commands.author import run
 
 ROOM = Path(__file__).parent.parent.parent / "apisix" / "runner" / "commands"
@@ -15,7 +15,7 @@ ROOM = Path(__file__).parent.parent.parent / "apisix" / "runner" / "commands"
 def test_the_commands_are_listed_with_what_they_do(tmp_path: Path) -> None:
     ended = run(tmp_path, "--help")
     listed = ended.out.partition("Commands for plugin authors:\n")[2]
-    assert [line.split()[0] for line in listed.splitlines()] == [*NAMES, "dev"]
+    assert [line.split()[0] for line in listed.splitlines()] == [*AUTHORS, "dev"]
     assert "..." not in listed, "a first sentence that is cut off"
 
 

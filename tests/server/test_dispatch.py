@@ -11,7 +11,7 @@ from apisix.runner.http.response import Response
 from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.registry import Definition, Registry
 from apisix.runner.server import confs as confs_module
-from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE
+from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, Call
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
@@ -141,6 +141,7 @@ def test_a_call_of_a_stored_conf_runs_when_it_is_restored(
     with pytest.raises(Unprepared) as unprepared:
         dispatcher.open_call(connection, encode(token), NOW)
     call = dispatcher.restore(connection, encode(token), unprepared.value)
+    assert isinstance(call, Call)
     assert call.conf.token == token
 
 
@@ -168,7 +169,9 @@ def test_a_stored_conf_that_new_code_rejects_fails_closed(connection: Connection
             dispatcher.restore(connection, frame, unprepared.value)
         assert refused.value.answer == UNAVAILABLE
     else:
-        assert failed_closed(dispatcher.restore(connection, frame, unprepared.value).run())
+        call = dispatcher.restore(connection, frame, unprepared.value)
+        assert isinstance(call, Call)
+        assert failed_closed(call.run())
 
 
 def test_in_the_response_phase_a_failed_conf_is_tried_again_after_a_moment(

@@ -1,1 +1,3 @@
-"""The author's workbench: commands to write, check, try and look up plugins without a gateway. One module a command."""
+"""Commands, one module each: the author's workbench, to write, check, try and look up plugins without a gateway; and
+what an operator needs beside a runner that runs.
+"""

@@ -31,6 +31,11 @@ def plugin_flags(command: Command) -> Command:
     return _with_flags(command, [row for row in config.ROWS.values() if row.name.startswith(_SECTION)])
 
 
+def socket_flag(command: Command) -> Command:
+    """As `settings_flags`, for the setting that says where a runner listens."""
+    return _with_flags(command, [config.ROWS["socket.file"]])
+
+
 def _with_flags(command: Command, rows: Iterable[config.Row]) -> Command:
     for row in reversed(list(rows)):
         option = click.option(

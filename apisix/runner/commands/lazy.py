@@ -8,8 +8,9 @@ import importlib
 
 import click
 
-NAMES = ("new", "plugins", "check", "schema", "call")
-FOR_AUTHORS = (*NAMES, "dev")
+AUTHORS = ("new", "plugins", "check", "schema", "call")
+NAMES = (*AUTHORS, "health")
+FOR_AUTHORS = (*AUTHORS, "dev")
 
 
 class LazyGroup(click.Group):
@@ -21,7 +22,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Those for authors in a section of their own."""
-        others = [name for name in sorted(self.commands) if name not in FOR_AUTHORS]
+        others = sorted({*self.commands, *NAMES} - {*FOR_AUTHORS})
         for title, names in (("Commands", others), ("Commands for plugin authors", FOR_AUTHORS)):
             commands = [(name, self.get_command(ctx, name)) for name in names]
             with formatter.section(title):

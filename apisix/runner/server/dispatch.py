@@ -12,10 +12,12 @@ import time
 
 from apisix.runner.http.answer import Version
 from apisix.runner.plugin.errors import ConfError
+from apisix.runner.server import health
 from apisix.runner.server.call import BAD_REQUEST, UNAVAILABLE, Call
 from apisix.runner.server.confs import Confs
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
+from apisix.runner.server.request_call import RequestCall
 from apisix.runner.server.response_call import GatewayMemory, failed_response
 from apisix.runner.server.watch import Watch
 from apisix.runner.wire.frame import FrameType, WireError
@@ -133,16 +135,20 @@ class Dispatcher:
         raise Refused(BAD_REQUEST, f"frame.type at offset 0: expected 1, 2 or 4 from the gateway, got {kind}")
 
     def _unknown(self, token: int, failed_answer: bytes) -> Refused | Unprepared:
-        if self._confs.is_stored(token):
+        if self._confs.is_stored(token) or (token == health.TOKEN and failed_answer is UNAVAILABLE):
             return Unprepared(token, failed_answer)
         return Refused(TOKEN_NOT_FOUND)
 
-    def restore(self, connection: Connection, frame: bytes, unprepared: Unprepared) -> Call:
+    def restore(self, connection: Connection, frame: bytes, unprepared: Unprepared) -> bytes | Call:
         """The call of a frame whose conf is to be restored first. May take as long as the plugins' `setup` does.
+
+        A check of health is answered here.
 
         Raises:
             Refused: the conf is gone, or its plugins reject it now.
         """
+        if unprepared.token == health.TOKEN:
+            return self._checked(connection, frame)
         try:
             if self._confs.restore(unprepared.token):
                 return self.open_call(connection, frame, time.monotonic())
@@ -151,6 +157,12 @@ class Dispatcher:
         except Unprepared:
             raise Refused(unprepared.failed_answer) from None
         raise Refused(TOKEN_NOT_FOUND)
+
+    def _checked(self, connection: Connection, frame: bytes) -> bytes:
+        """The answer to a check of health."""
+        deadline = time.monotonic() + self.timeout
+        conf = health.health_conf()
+        return RequestCall(connection, HTTPReqCallReq(frame), conf, deadline, self._contexts, self._version).run()
 
     @property
     def plugin_files(self) -> set[str]:
@@ -175,15 +187,18 @@ class Dispatcher:
         Raises:
             Refused: it is malformed.
         """
+        try:
+            request = decode_prepare_conf_req(frame)
+        except WireError as error:
+            raise Refused(BAD_REQUEST, str(error)) from None
+        if request.key == health.KEY:
+            return encode_prepare_conf_resp(health.TOKEN)
         started = time.monotonic()
         done = False
         try:
-            request = decode_prepare_conf_req(frame)
-            answer = encode_prepare_conf_resp(self._confs.prepare(request))
+            token = self._confs.prepare(request)
             done = True
-            return answer
-        except WireError as error:
-            raise Refused(BAD_REQUEST, str(error)) from None
+            return encode_prepare_conf_resp(token)
         except ConfError:
             return UNAVAILABLE
         finally:
