@@ -64,6 +64,13 @@ class TestStatusAndHeaders:
         answer = client.get()
         assert (answer.all("X-Secret"), answer.all("X-One")) == ([], ["1"])
 
+    @post_resp(plugin("removes_all_headers"))
+    def test_all_headers_are_removed(self, client: Client, upstream: Upstream) -> None:
+        upstream.answers(headers=[("X-Secret", "1"), ("X-Other", "2")])
+        answer = client.get()
+        assert (answer.all("X-Secret"), answer.all("X-Other")) == ([], [])
+        assert answer.text
+
     @post_resp(plugin("changes_response", headers={"X-New": "new"}))
     def test_an_error_of_the_upstream_is_a_response_too(self, client: Client, upstream: Upstream) -> None:
         upstream.answers(404, body=b"not here")

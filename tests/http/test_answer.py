@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from apisix.runner.http.answer import (
     PLACEHOLDER,
+    PLACEHOLDER_HEADER,
     Version,
     ignored_by,
     ignored_in_response,
@@ -419,7 +420,7 @@ def test_an_answer_to_head_keeps_the_length_that_get_would_have() -> None:
 def test_a_response_without_a_body_that_gets_another_status_is_not_fetched_a_second_time() -> None:
     response = given.upstream_response(status=204)
     response.status_code = 403
-    assert answer(response) == (403, [], PLACEHOLDER)
+    assert answer(response) == (403, [PLACEHOLDER_HEADER], PLACEHOLDER)
 
 
 # What old gateways ignore.
@@ -452,4 +453,10 @@ def test_a_stop_without_a_body_in_the_response_phase_does_not_show_the_upstreams
     response = given.upstream_response(status=200)
     response.status_code = 403
     response.stopped = True
-    assert answer(response) == (403, [], b"\n")
+    assert answer(response) == (403, [PLACEHOLDER_HEADER], b"\n")
+
+
+def test_where_a_plugin_has_removed_every_header_the_upstreams_do_not_come_back() -> None:
+    response = given.upstream_response(headers=UPSTREAM)
+    response.headers.clear()
+    assert answer(response)[1] == [PLACEHOLDER_HEADER]

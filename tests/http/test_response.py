@@ -207,3 +207,15 @@ def test_a_response_without_a_gateway_says_so() -> None:
     call = given.upstream_response()._call
     with pytest.raises(RuntimeError, match="this response has no way to the gateway"):
         _ = Response(call).body
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_the_upstreams_body_is_decoded_from_json(wait: bool) -> None:
+    response = given.upstream_response(given.Gateway(response_body=b'{"a": [1]}'))
+    response.in_coroutine = wait
+    assert (asyncio.run(response.read_json()) if wait else response.json()) == {"a": [1]}
+
+
+def test_a_body_that_is_no_json_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="malformed"):
+        given.upstream_response(given.Gateway(response_body=b"<html>")).json()

@@ -56,6 +56,8 @@ RESPONSE_UNSENDABLE = frozenset({"connection", "transfer-encoding"})
 NO_BODY_STATUSES = frozenset({204, 304})
 PLACEHOLDER = b"\n"
 """The least body that the gateway takes for one."""
+PLACEHOLDER_HEADER = ("Server", "APISIX")
+"""Sent where no header is left: without any the gateway takes the upstream's. This one it always sets itself."""
 
 
 def has_no_body(response: Response) -> bool:
@@ -67,10 +69,10 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[tu
     """Status, headers and body of the answer in the response phase.
 
     All headers are sent, changed or not: with none the gateway drops Content-Type and nine others, and one alone
-    would replace them all. Where the client gets no body anyway (204, 304, HEAD) a placeholder keeps the gateway
-    from calling the upstream a second time, whose answer would win over this one (ext-plugin-post-resp.lua). So it does
-    where a plugin set the body to empty, or stopped without one: the gateway would send the upstream's, which the
-    plugin took away.
+    would replace them all. So where none is left there is a placeholder. Where the client gets no body anyway (204,
+    304, HEAD) a placeholder keeps the gateway from calling the upstream a second time, whose answer would win over this
+    one (ext-plugin-post-resp.lua). So it does where a plugin set the body to empty, or stopped without one: the gateway
+    would send the upstream's, which the plugin took away.
 
     Args:
         response: as the plugins left it.
@@ -90,7 +92,7 @@ def response_parts(response: Response, method: str | None) -> tuple[int, list[tu
         body = PLACEHOLDER
     elif method == "HEAD":
         body = PLACEHOLDER
-    return response.new_status, response.headers.pairs_without(left_out), body
+    return response.new_status, response.headers.pairs_without(left_out) or [PLACEHOLDER_HEADER], body
 
 
 def ignored_by(version: Version | None, rewrite: Rewrite) -> list[str]:

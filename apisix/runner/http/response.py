@@ -14,7 +14,7 @@ from typing import Any
 
 from apisix.runner.http.fields import FieldsLike, Headers
 from apisix.runner.http.link import Link, WrongColour
-from apisix.runner.http.request import to_bytes
+from apisix.runner.http.request import from_json, to_bytes
 from apisix.runner.wire.messages import ExtraInfoReq, HTTPRespCallReq, InfoKind
 
 Body = bytes | str | Mapping[str, Any] | list[Any] | None
@@ -162,6 +162,22 @@ class Response:
                 if self._upstream_body is None:
                     self._upstream_body = ((await self._asked().ask_async((_BODY,)))[0],)
         return self._upstream_body[0]
+
+    def json(self) -> Any:
+        """The upstream's body, decoded from JSON, in the response phase.
+
+        Raises:
+            ValueError: there is no body, or it is not JSON (`msgspec.DecodeError`).
+            GatewayError, WrongColour: as `body`.
+        """
+        return from_json(self._raw_of(self.body))
+
+    async def read_json(self) -> Any:
+        """As `json`, for ``async def`` plugins."""
+        return from_json(await self.read_body())
+
+    def _raw_of(self, body: Body) -> bytes | None:
+        return self.raw_body if self.raw_body is not None else body if isinstance(body, bytes) else None
 
     def was_told(self, body: bytes | None) -> None:
         """Take the upstream's body, which was asked before the call ran. For the runner."""

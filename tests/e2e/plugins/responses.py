@@ -32,6 +32,11 @@ class ChangesResponseAsync(Base):
         response.body = (body or b"").upper()
 
 
+class RemovesAllHeaders(Base):
+    def filter_response(self, request: Request, response: Response) -> None:
+        response.headers.clear()
+
+
 class LooksAtResponse(Base):
     """Reads everything and changes nothing."""
 
