@@ -16,6 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apisix.runner.http.request import Request
+from apisix.runner.http.response import Response
+from apisix.runner.plugin.base import Base
 from apisix.runner.plugin.errors import ConfError
 from apisix.runner.testing import GatewayFactory, PluginClient, PluginClientFactory, plugin_route
 from apisix.runner.testing.results import RequestResult
@@ -93,6 +96,18 @@ def test_claims_become_headers(client: PluginClient, claims: dict[str, Any], hea
 def test_a_claim_that_no_header_can_tell_is_refused(client: PluginClient, roles: object) -> None:
     payload = {**CLAIMS, "roles": roles}
     assert ask(client, jwt.encode(payload, EC, "ES256")).status == 401
+
+
+def test_later_plugins_are_told_too(plugin_client: PluginClientFactory) -> None:
+    class Tells(Base):
+        def filter(self, request: Request, response: Response) -> None:
+            self.stop(200, {"claims": request.state.claims, "consumer": request.state.consumer})
+
+    conf = {**EXPECTED, "algorithms": ["ES256"], "public_key": pem(EC)}
+    assert ask(plugin_client([(JwtAuth, conf), (Tells, None)]), token()).json() == {
+        "claims": CLAIMS,
+        "consumer": "anna",
+    }
 
 
 def test_the_token_is_forwarded_where_the_conf_says_so(plugin_client: PluginClientFactory) -> None:

@@ -1,6 +1,7 @@
 """rate_limit: how many requests are let in, whom they are counted for, and what happens without Redis."""
 
 import gc
+import hashlib
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 
 from apisix.runner.plugin.errors import ConfError
 from apisix.runner.testing import GatewayFactory, PluginClient, PluginClientFactory, plugin_route
+from examples.api_keys.plugins.api_keys import ApiKeys
 from examples.rate_limit.plugins.rate_limit import RateLimit
 from examples.redis_server import RedisServer, redis_server
 
@@ -146,6 +148,17 @@ def test_by_consumer(plugin_client: PluginClientFactory, redis: RedisServer) -> 
     client = plugin_client(RateLimit, conf(redis, limit=1, by="consumer"))
     names = ["anna", "ben", "anna", None, None]
     assert [client.get(vars={"consumer_name": name}).status for name in names] == [0, 0, 429, 0, 429]
+
+
+def test_by_the_consumer_of_an_earlier_plugin(
+    plugin_client: PluginClientFactory, redis: RedisServer, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text("".join(f"{id} anna {hashlib.sha256(f'{id}.key'.encode()).hexdigest()}\n" for id in ("a1", "a2")))
+    limit = conf(redis, limit=1, by="consumer")
+    client = plugin_client([(ApiKeys, {"file": str(keys)}), (RateLimit, limit)])
+    answers = [client.get(headers={"X-API-Key": key}) for key in ("a1.key", "guess", "a2.key")]
+    assert [answer.status for answer in answers] == [0, 401, 429]
 
 
 # Without Redis.

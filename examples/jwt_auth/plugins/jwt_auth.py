@@ -113,7 +113,7 @@ class JwtAuth(Base):
             self.stop(503, {"error": "tokens cannot be checked now"}, headers={"Retry-After": retry})
         else:
             request.headers.update(told)
-            request.state.claims = claims
+            request.state.claims, request.state.consumer = claims, claims.get("sub")  # for later plugins
 
     async def verified(self, token: str) -> dict[str, Any]:
         """The claims of a token.
