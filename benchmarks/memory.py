@@ -13,12 +13,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from apisix.runner.server.store import open_store
-from apisix.runner.wire.messages import encode_prepare_conf_req
-from tests.server.connections import Connection
+from apisix.runner.wire.messages import InfoKind, encode_prepare_conf_req
+from tests.server.connections import Answers, Connection
 from tests.server.processes import Runner
 
 PACKAGED = Path(__file__).parent.parent / "apisix" / "plugins"
 CONNECTIONS, CONFS, THREADS = 3000, 10_000, 200
+BODY = 15 << 20
+READS = """
+class Reads(Base):
+    def filter(self, request, response):
+        request.body
+
+    def filter_response(self, request, response):
+        response.body = response.body + b"."
+"""
 SLEEPS = """
 class Sleeps(Base):
     blocking = True
@@ -94,8 +103,30 @@ def threads() -> None:
         growth("waiting calls", THREADS, runner, add)
 
 
+def bodies() -> None:
+    """One large body: what the worker had at most, by the kernel's high-water mark."""
+    body = b"x" * BODY
+    answers: Answers = {InfoKind.REQ_BODY: body, InfoKind.RESP_BODY: body, "request_method": b"GET"}
+    for what, phase in (("reads a request's", "ext-plugin-pre-req"), ("replaces a response's", "ext-plugin-post-resp")):
+        with Runner(READS) as runner:
+            worker = runner.worker()
+            with runner.connect() as connection:
+                token = connection.prepare(("reads", ""), key=f"route#1#{phase}#1")
+                before = most(worker)
+                call = connection.call if phase.endswith("req") else connection.response_call
+                call(token, answers)
+                print(f"a call that {what} body: {(most(worker) - before) * 1024 / BODY:.1f} times the body")
+
+
+def most(pid: int) -> int:
+    """KiB that a process has had in memory at most."""
+    match = re.search(r"^VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1])
+
+
 if __name__ == "__main__":
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    for measure in (idle, connections, confs, threads):
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    for measure in (idle, connections, confs, threads, bodies):
         measure()
