@@ -147,7 +147,7 @@ def test_nothing_that_is_signed_can_be_changed(
     [
         ("key", "billing-2"),
         ("nonce", "a" * 32),
-        ("date", str(int(time.time()) + 9)),
+        ("date", str(int(time.time()) - 200)),
         ("body", "0" * 64),
         ("signature", "0" * 64),
     ],
