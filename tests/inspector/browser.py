@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 HERE = Path(__file__).parent
 PROJECT = str(HERE.parent.parent)
@@ -27,6 +27,7 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 MILLISECONDS = 15_000
+expect.set_options(timeout=MILLISECONDS)
 ORDER = b'{"item": "cup", "count": 3}'
 
 

@@ -1,4 +1,8 @@
-"""One `dev` and one browser for all tests of this folder; each test has a page of its own."""
+"""One `dev` and one browser for the tests of a module; each test has a page of its own.
+
+Not for more than a module: as long as the browser is there, its event loop runs in this thread, and the tests of
+other folders could have none of their own.
+"""
 
 import os
 from collections.abc import Iterator
@@ -9,13 +13,13 @@ from playwright.sync_api import Browser, Page
 from tests.inspector.browser import CHROMIUM, Dev, opened, running_browser, running_dev
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
     with running_dev() as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         reason = "Chromium is not installed (Debian: apt-get install chromium)"

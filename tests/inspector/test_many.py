@@ -90,7 +90,7 @@ def test_an_exchange_is_shown_while_it_is_open(page: Page, dev: Dev) -> None:
     """Its upstream waits for a body that does not come."""
     connection = http.client.HTTPConnection(urlsplit(dev.gateway).netloc, timeout=30)
     route = {"uri": "/hangs", "plugins": {"ext-plugin-pre-req": {"conf": [{"name": "hangs", "value": ""}]}}}
-    body = json.dumps({"value": route}).encode()
+    body = json.dumps(route).encode()
     put = request(dev.inspector, "/api/routes/hangs", "PUT", body, {"Content-Type": "application/json"})
     assert put[0] == 200
     began = time.monotonic()
@@ -99,6 +99,7 @@ def test_an_exchange_is_shown_while_it_is_open(page: Page, dev: Dev) -> None:
     expect(row.locator(".status")).to_have_text("…")
     row.click()
     expect(page.locator(".head .outcome")).to_contain_text("in the plugin chain")
+    expect(page.locator(".plugin .badge")).to_have_text("running")
     assert connection.getresponse().status == 200
     expect(page.locator(".head .outcome strong")).to_have_text("200")
     assert time.monotonic() - began > 1

@@ -44,7 +44,6 @@ from apisix.runner.server.measuring import measure
 from apisix.runner.server.output import Output
 from apisix.runner.server.poller import Poller
 from apisix.runner.server.readiness import nonblocking_pipe
-from apisix.runner.server.reporting import loaded, report
 from apisix.runner.server.store import open_store
 from apisix.runner.server.watch import Watch
 
@@ -177,6 +176,8 @@ class Worker:
         """Where `apisix-runner dev` has started this runner."""
         path = os.environ.get(SOCKET_VARIABLE)
         if path:
+            from apisix.runner.server.reporting import loaded, report  # of no use to any other runner
+
             report(watch, path).tell(loaded(registry, used))
 
     def _start_poller(self, confs: Confs, contexts: Contexts, registry: Registry, watch: Watch) -> Poller:

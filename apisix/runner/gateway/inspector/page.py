@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from apisix.runner.gateway.inspector.receiver import Receiver
 from apisix.runner.gateway.inspector.visitors import HEADERS, refusal
 from apisix.runner.gateway.routes import Node
 from apisix.runner.gateway.schema import Invalid, Timeout
+from apisix.runner.gateway.store import Item
 from apisix.runner.gateway.upstream import UpstreamFailure
 
 HOST = "127.0.0.1"
@@ -47,18 +49,11 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 class RouteView(msgspec.Struct, frozen=True):
-    """A route as the page gets it; `from_file` says that it is as its file has it."""
+    """A route as the page gets it; `changed` says that it was changed there, and can be had back."""
 
     id: str
     value: dict[str, object]
-    from_file: bool
-
-
-class RouteChange(msgspec.Struct, frozen=True):
-    """A route as the page puts it."""
-
-    value: dict[str, object]
-    from_file: bool = False
+    changed: bool
 
 
 class RequestToSend(msgspec.Struct, frozen=True):
@@ -90,6 +85,7 @@ class Inspector:
         self._may_move = port is None
         self._gateway = gateway
         self._hub = Hub()
+        self._before: dict[str, Item] = {}  # routes as they were before they were changed here
         self._receiver = Receiver(folder / "inspector.sock", self._hub.heard)
         self._hub.drain = self._receiver.drain
         self._runner: web.AppRunner | None = None
@@ -124,6 +120,7 @@ class Inspector:
                 web.get("/api/routes", self._routes),
                 web.put("/api/routes/{id}", self._put_route),
                 web.delete("/api/routes/{id}", self._delete_route),
+                web.post("/api/routes/{id}/undo", self._undo_route),
                 web.post("/api/send", self._send),
             ]
         )
@@ -190,7 +187,8 @@ class Inspector:
         return _json({"exchange": found, "lines": lines})
 
     async def _routes(self, request: web.Request) -> web.Response:
-        return _json([RouteView(item.id, item.value, item.from_file) for item in self._gateway.store.all("routes")])
+        items = self._gateway.store.all("routes")
+        return _json([RouteView(item.id, item.value, item.id in self._before) for item in items])
 
     # What can be done on it.
 
@@ -199,18 +197,34 @@ class Inspector:
         return _json({})
 
     async def _put_route(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        before = self._gateway.store.get("routes", id)
         try:
-            change = msgspec.json.decode(await _sent(request), type=RouteChange)
-            value = {key: value for key, value in change.value.items() if key not in ("create_time", "update_time")}
-            self._gateway.store.put("routes", request.match_info["id"], value, from_file=change.from_file)
+            value = msgspec.json.decode(await _sent(request), type=dict[str, object])
+            self._gateway.store.put("routes", id, _without_times(value))
         except (Invalid, msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _problem(400, str(error))
+        if before is not None:
+            self._before.setdefault(id, before)
+        self._hub.routes_changed()
+        return _json({})
+
+    async def _undo_route(self, request: web.Request) -> web.Response:
+        before = self._before.pop(request.match_info["id"], None)
+        if before is None:
+            return _problem(404, "this route was not changed here")
+        try:
+            self._gateway.store.put("routes", before.id, _without_times(before.value), from_file=before.from_file)
+        except Invalid as error:
             return _problem(400, str(error))
         self._hub.routes_changed()
         return _json({})
 
     async def _delete_route(self, request: web.Request) -> web.Response:
-        if not self._gateway.store.delete("routes", request.match_info["id"]):
+        id = request.match_info["id"]
+        if not self._gateway.store.delete("routes", id):
             return _problem(404, "there is no such route")
+        self._before.pop(id, None)
         self._hub.routes_changed()
         return _json({})
 
@@ -236,6 +250,11 @@ class Inspector:
         if body:
             headers.append(("Content-Length", str(len(body))))
         return [*headers, ("Connection", "close")]
+
+
+def _without_times(value: Mapping[str, object]) -> dict[str, object]:
+    """A route without what the store itself keeps in it."""
+    return {key: each for key, each in value.items() if key not in ("create_time", "update_time")}
 
 
 async def _sent(request: web.Request) -> bytes:

@@ -75,7 +75,6 @@ function tryRoute(plugin, routes) {
       plugins: {[ext]: {conf: [{name: plugin.name, value}]}},
       upstream: routes.find((route) => route.value.upstream)?.value.upstream ?? {type: "roundrobin", nodes: {"127.0.0.1:1980": 1}},
     },
-    from_file: false,
     draft: true,
   };
 }
@@ -106,7 +105,7 @@ const compact = (text) => {
  * A route whose confs can be edited, applied and tried, with a new request or with that of an exchange that was seen.
  * `changed` is called when routes did, `sent` with the number of an exchange.
  */
-export function routeView({route, loaded, original, seen, changed, sent}) {
+export function routeView({route, loaded, seen, changed, sent}) {
   let value = editable(structuredClone(route.value));
   const {line, tell} = alertLine();
   const done = h("p", {class: "note", role: "status"});
@@ -128,8 +127,8 @@ export function routeView({route, loaded, original, seen, changed, sent}) {
   const withRest = seen ? h("input", {type: "checkbox", id: "rest", checked: true}) : null;
   const editors = h("div", {});
   const path = `/api/routes/${encodeURIComponent(route.id)}`;
-  const undo = h("button", {type: "button", id: "undo", hidden: !original(), onclick: () => guarded(async () => {
-    await call("PUT", path, {value: editable(original().value), from_file: original().from_file});
+  const undo = h("button", {type: "button", id: "undo", hidden: !route.changed, onclick: () => guarded(async () => {
+    await call("POST", `${path}/undo`);
     await changed(null);
   })}, "Undo all changes");
   const remove = h("button", {type: "button", id: "delete", hidden: Boolean(route.draft), onclick: () => guarded(async () => {
@@ -162,10 +161,10 @@ export function routeView({route, loaded, original, seen, changed, sent}) {
     tell(null);
     done.textContent = "";
     JSON.parse(whole.value);
-    await call("PUT", path, {value});
+    await call("PUT", path, value);
     await changed(route);
     remove.hidden = false;
-    undo.hidden = !original();
+    undo.hidden = Boolean(route.draft);
     done.textContent = "Applied, until apisix-runner dev ends. The file of the routes is as it was.";
   }
 

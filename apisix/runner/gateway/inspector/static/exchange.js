@@ -68,7 +68,7 @@ function glance(calls) {
   return h("ol", {class: "glance", "aria-label": "Plugins in order"}, plugins.map(({name, run}, index) => h("li", {}, h("button", {
     type: "button", class: outcomeOf(run),
     onclick: () => document.querySelectorAll(".plugin")[index].scrollIntoView({block: "start"}),
-  }, [name, h("span", {}, run === null ? "not run" : run.error ? "failed" : run.stopped ? "stopped" : duration(run.seconds))]))));
+  }, [name, h("span", {}, run === null ? "" : run.error ? "failed" : run.stopped ? "stopped" : duration(run.seconds))]))));
 }
 
 function callView(call) {
@@ -82,17 +82,25 @@ function callView(call) {
     ]),
     call.failure ? h("p", {class: "problem"}, `The gateway says: ${call.failure}`) : null,
     call.plugins.length
-      ? h("ol", {class: "plugins"}, call.plugins.map((plugin) => pluginView(plugin, longest)))
+      ? h("ol", {class: "plugins"}, call.plugins.map((plugin, index) => pluginView(plugin, longest, absence(call, index))))
       : h("p", {class: "quiet"}, "No plugins are configured here."),
   ]);
 }
 
-function pluginView({name, conf, run}, longest) {
+/** Why a plugin has told nothing. They run in order: the first that has not told is the one that runs, or hangs. */
+function absence(call, index) {
+  const first = call.plugins.findIndex((plugin) => plugin.run === null);
+  const ended = call.plugins.some(({run}) => run !== null && (run.stopped || (run.error && !run.continues)));
+  if (call.id === null || ended) return "not run";
+  if (call.seconds === null) return index === first ? "running" : "not yet";
+  return call.failure && index === first ? "has not ended" : "not run";
+}
+
+function pluginView({name, conf, run}, longest, why) {
   const settings = h("details", {}, [h("summary", {}, "conf"), h("pre", {class: "code", tabindex: 0}, pretty(conf) || "(empty)")]);
   if (run === null) {
     return h("li", {class: "plugin idle"}, [
-      h("h3", {}, [h("span", {class: "plugin-name"}, name), h("span", {class: "badge"}, "not run")]),
-      h("p", {class: "quiet"}, "It did not run, has not ended, or its runner was not started by apisix-runner dev."),
+      h("h3", {}, [h("span", {class: "plugin-name"}, name), h("span", {class: "badge"}, why)]),
       settings,
     ]);
   }

@@ -12,7 +12,6 @@ const detail = byId("detail");
 const exchanges = new Exchanges(list);
 const views = [...byId("views").querySelectorAll("a")];
 const drafts = new Map();
-const originals = new Map();
 let loaded = null;
 let routes = [];
 let lines = [];
@@ -30,7 +29,10 @@ const go = (view, key) => {
 
 function render() {
   const {view, key} = place();
-  for (const link of views) link.toggleAttribute("aria-current", link.dataset.view === view);
+  for (const link of views) {
+    if (link.dataset.view === view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
   document.body.dataset.view = view;
   document.body.classList.toggle("has-detail", key !== "" || view === "send" || view === "log");
   document.title = key ? `${key} · ${view} · Inspector` : `${view} · Inspector`;
@@ -108,8 +110,6 @@ async function showRoute(route) {
   const found = exchange ? await call("GET", `/api/exchanges/${exchange}`).catch(() => null) : null;
   if (turn !== shown) return;
   const changed = async (applied) => {
-    if (applied && !originals.has(route.id) && !route.draft) originals.set(route.id, route);
-    if (!applied) originals.delete(route.id);
     drafts.delete(route.id);
     await loadRoutes();
     if (!applied) {
@@ -118,7 +118,7 @@ async function showRoute(route) {
     }
   };
   const sent = (number) => go("exchanges", number);
-  put(routeView({route, loaded, original: () => originals.get(route.id), seen: found?.exchange.request, changed, sent}));
+  put(routeView({route, loaded, seen: found?.exchange.request, changed, sent}));
   byId("route").dataset.place = location.hash;
 }
 
