@@ -52,7 +52,7 @@ class Dev:
         """A line of the log without what is different each time, and without module and call that it comes from."""
         line = line.replace(str(PROJECT), WRITTEN_IN)
         line = re.sub(r"^\S+Z (\w+ +apisix\.runner)\S*", r"\1", line.rstrip("\n"))
-        line = re.sub(r"( route=\S+)?( request=\d+)?( plugin=\S+)?( worker=\d+)?$", "", line)
+        line = re.sub(r"( route=\S+)?( request=\d+)?( (\.\.\.)?plugin=\S+)?( worker=\d+)?$", "", line)
         return re.sub(r"\d+(\.\d+)?", "0", line)
 
     def count(self, text: str) -> int:

@@ -200,6 +200,18 @@ class TestValues:
             ("socket.mode", "0o660", 0o660),
             ("logging.level", "debug", "debug"),
             ("logging.format", "json", "json"),
+            ("logging.file", "/var/log/runner.log", Path("/var/log/runner.log")),
+            ("logging.file", "none", None),
+            ("logging.access", "0.25", 0.25),
+            ("logging.access", "1", 1.0),
+            ("logging.redact", "X-Secret", ("x-secret",)),
+            ("logging.redact", "none", ()),
+            ("metrics.listen", "127.0.0.1:9464", ("127.0.0.1", 9464)),
+            ("metrics.listen", "localhost:0", ("localhost", 0)),
+            ("metrics.listen", "unix:/run/m.sock", Path("/run/m.sock")),
+            ("metrics.listen", "none", None),
+            ("tracing.enabled", "true", True),
+            ("tracing.enabled", "False", False),
             ("workers", "1", 1),
             ("threads", "1024", 1024),
             ("timeout", "59.9", 59.9),
@@ -231,6 +243,10 @@ class TestValues:
             found = getattr(found, part)
         assert found == value
 
+    def test_an_address_of_ip_6_stands_in_brackets(self, folder: Path) -> None:
+        assert load(folder, flags={"metrics.listen": "[::1]:9464"}).metrics.listen == ("::1", 9464)
+        assert load(folder, 'metrics: {listen: "[::1]:9464"}').metrics.listen == ("::1", 9464)
+
     @pytest.mark.parametrize(
         ("name", "texts", "expected"),
         [
@@ -243,6 +259,26 @@ class TestValues:
             ),
             ("logging.level", ["", "warning", "INFO", "3"], "debug, info, warn or error"),
             ("logging.format", ["xml"], "text or json"),
+            ("logging.file", ["", "/var/log/"], "the path of a file"),
+            ("logging.access", ["1.1", "-1", "10%", "", "nan"], "a share from 0 to 1"),
+            ("logging.redact", ["", "x secret", "a,b"], "names of headers"),
+            (
+                "metrics.listen",
+                [
+                    "",
+                    "9464",
+                    ":9464",
+                    "a.example:80",
+                    "127.0.0.1",
+                    "1.2.3:80",
+                    "::1:80",
+                    "127.0.0.1:65536",
+                    "[1.2.3.4]:80",
+                ],
+                "an address and port as 127.0.0.1:9464, a unix socket as unix:/run/metrics.sock, or none",
+            ),
+            ("metrics.listen", ["/" + "x" * 107], "a path of at most 107 bytes"),
+            ("tracing.enabled", ["", "yes", "1"], "true or false"),
             ("workers", ["101", "-1", "1.0", "two", "", "1e1", "²"], "a whole number from 0 to 100"),
             ("threads", ["0", "1025", "true", "9" * 30], "a whole number from 1 to 1024"),
             ("timeout", ["0", "60", "-1", "nan", "inf", "1m", ""], "seconds, more than 0 and less than 60"),
