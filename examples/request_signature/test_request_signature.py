@@ -147,13 +147,17 @@ def test_nothing_that_is_signed_can_be_changed(
     [
         ("key", "billing-2"),
         ("nonce", "a" * 32),
-        ("date", str(int(time.time()) - 200)),
         ("body", "0" * 64),
         ("signature", "0" * 64),
     ],
 )
 def test_nor_can_what_it_is_signed_with(client: PluginClient, part: str, value: str) -> None:
     assert refusal(client.post(TARGET, BODY, headers=forged(part, value))) == INVALID
+
+
+def test_nor_can_the_date(client: PluginClient) -> None:
+    another = forged("date", str(int(time.time()) - 200))
+    assert refusal(client.post(TARGET, BODY, headers=another)) == INVALID
 
 
 @pytest.mark.parametrize("body", [b"", b'{"amount":70}', BODY + b" "])
