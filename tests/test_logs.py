@@ -7,11 +7,13 @@ import logging
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -19,7 +21,7 @@ import pytest
 from apisix.runner import logs
 from apisix.runner.logs.handler import Handler
 from apisix.runner.logs.lines import render_text
-from apisix.runner.logs.sinks import LINE_LIMIT, StreamSink
+from apisix.runner.logs.sinks import LINE_LIMIT, FileSink, StreamSink
 
 logger = logging.getLogger("shop")
 
@@ -331,6 +333,36 @@ class TestTrouble:
         logs.setup("info", "text", pipe.writer)
         logger.info("sold")
         assert fcntl.fcntl(pipe.writer, fcntl.F_GETFL) == before
+
+
+class TestFile:
+    """A file in place of a stream. On real runners: tests/server/test_logs.py."""
+
+    def test_a_file_that_is_in_trouble_again_and_again_is_told_once(
+        self, pipe: Pipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("apisix.runner.logs.sinks.OPEN_AGAIN", 0)
+        folder = tmp_path / "logs"
+        logs.setup("info", "text", pipe.writer, folder / "x.log")
+        for number in range(3):
+            logger.info("to stderr %d", number)
+            folder.mkdir()
+            logger.info("to the file %d", number)
+            shutil.rmtree(folder)
+            logs.reopen()  # fails, and the one that was open goes on
+            logging.getLogger().handlers[-1].close()
+        read = pipe.read().decode()
+        assert read.count("cannot be written") == 1
+        assert [f"to stderr {number}" in read for number in range(3)] == [True] * 3
+
+    def test_a_line_that_was_cut_off_is_ended_before_the_next(self, tmp_path: Path) -> None:
+        sink = FileSink(tmp_path / "x.log")
+        sink.write(b"one\n")
+        sink._is_cut = True  # as a full disk leaves it
+        sink.write(b"two\n")
+        sink.write(b"three\n")
+        assert (tmp_path / "x.log").read_bytes() == b"one\n\ntwo\nthree\n"
+        sink.close()
 
 
 class TestHush:

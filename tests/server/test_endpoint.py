@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import select
 import signal
 import socket
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from apisix.runner.server.endpoint import Endpoint, Page
 from tests.server.connections import SECONDS, Connection
 from tests.server.processes import Runner, Start
 from tests.server.scraped import METRICS, address, get, get_by_socket, scrape, wait_until_ready
@@ -163,3 +165,21 @@ def test_a_browser_is_answered(runner: Runner) -> None:
     connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip", "Connection": "keep-alive"})
     assert connection.getresponse().getheader("Connection") == "close"
     connection.close()
+
+
+def test_a_page_that_cannot_be_made_costs_its_request_alone(tmp_path: Path) -> None:
+    def fail() -> Page:
+        raise KeyError("x")
+
+    poll = select.poll()
+    endpoint = Endpoint(tmp_path / "x.sock", 0o600, poll, {"/bad": fail, "/good": lambda: Page(200, "good")})
+    for path, status in (("/bad", b"500"), ("/good", b"200")):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "x.sock"))
+            client.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+            while not select.select([client], [], [], 0)[0]:
+                for fd, _ in poll.poll(1000):
+                    assert endpoint.owns(fd)
+                    endpoint.event(fd)
+            assert client.recv(4096).startswith(b"HTTP/1.1 " + status)
+    endpoint.remove()

@@ -3,16 +3,20 @@
 Rules that live here:
 - Logging never raises, and hardly waits. Events that cannot be written are counted, and the next one that can is
   preceded by a line that tells the count.
-- What cannot be written to the file goes to stderr; that is said once, and again only after it could be written.
+- What cannot be written to the file goes to stderr; that is said once, and again after a while if it happens again.
 - In text, a line of the runner's own does not repeat route, request and plugin, which its message names.
 """
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 
 from apisix.runner.logs.context import fields
 from apisix.runner.logs.lines import Render, render_json
 from apisix.runner.logs.sinks import FileSink, Sink
+
+TELL_EVERY = 60.0
+"""Seconds between two lines that say that the file cannot be written, where it can in between."""
 
 _OWN = "apisix.runner"
 
@@ -33,6 +37,7 @@ class Handler(logging.Handler):
         self._fallback = fallback
         self._lost = 0
         self._told = False
+        self._tell_again = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write an event."""
@@ -69,8 +74,10 @@ class Handler(logging.Handler):
             sink.write(piece)
 
     def _tell(self, fallback: Sink, error: OSError) -> None:
-        if not self._told and isinstance(self._sink, FileSink):
+        now = time.monotonic()
+        if not self._told and now >= self._tell_again and isinstance(self._sink, FileSink):
             self._told = True
+            self._tell_again = now + TELL_EVERY
             problem = f"logging.file {self._sink.path} cannot be written ({error.strerror}): lines go to stderr instead"
             for piece in _pieces(self._render(_record(problem), fallback.limit), fallback.limit):
                 fallback.write(piece)

@@ -28,7 +28,14 @@ PATIENCE = 5.0
 """Seconds for a request and its answer."""
 
 Address = tuple[str, int] | Path
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 
 
 class Page(NamedTuple):
@@ -218,7 +225,7 @@ class Endpoint:
         elif make is None:
             page = Page(404, f"there are {', '.join(self._pages)}\n")
         else:
-            page = make()
+            page = _made(make)
         body = page.text.encode()
         lines = [
             f"HTTP/1.1 {page.status} {_REASONS[page.status]}",
@@ -240,6 +247,15 @@ class Endpoint:
         del self._clients[client.sock.fileno()]
         self._poll.unregister(client.sock)
         client.sock.close()
+
+
+def _made(make: Callable[[], Page]) -> Page:
+    """A page, whatever goes wrong with it: nothing that is asked here may end the supervisor."""
+    try:
+        return make()
+    except Exception:
+        log.exception("a page cannot be made: a mistake of the runner, please report it")
+        return Page(500, "this page cannot be made; the log says why\n")
 
 
 def _is_live(path: Path) -> bool:

@@ -4,6 +4,7 @@ Rules that live here: the metrics of all workers are added up, and those of ende
 by its row's number, which the next one takes over, since a label of process ids would never stop growing.
 """
 
+import contextlib
 import logging
 import platform
 import time
@@ -58,7 +59,8 @@ class Overview:
     def keep(self, process: Process) -> None:
         """Remember what a worker has counted that has ended."""
         if process.memory is not None:
-            self._past.keep(_read(process))
+            with contextlib.suppress(ValueError):  # of a damaged one, whose cells are too few
+                self._past.keep(_read(process))
             self._overflown += overflown(process.memory)
             process.memory.close()
             process.memory = None
