@@ -216,3 +216,23 @@ def test_it_works_inside_a_running_loop() -> None:
 def test_what_is_no_request_is_refused(echo: PluginClient, method: str, target: str) -> None:
     with pytest.raises(ValueError, match="expected a"):
         echo.request(method, target)
+
+
+class Remembers(Base):
+    """Keeps what belongs to a loop from its first call on, as a client of a database does."""
+
+    opened: "asyncio.Future[int] | None" = None
+
+    async def filter(self, request: Request, response: Response) -> None:
+        if self.opened is None:
+            self.opened = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(0.01, self.opened.set_result, 7)
+            self.stop(200, "opened")
+        else:
+            self.stop(200, str(await self.opened))
+
+
+def test_calls_share_one_loop_so_that_what_a_plugin_opened_on_it_goes_on() -> None:
+    with PluginClient(Remembers) as client:
+        assert client.get("/").body == b"opened"
+        assert client.get("/").body == b"7"

@@ -1,13 +1,16 @@
 """The server's calls, with a gateway that is known beforehand.
 
 Rules that live here: what the gateway is asked for is answered from what the test gave; a failure is kept, to be raised
-in the test; what runs after the answer has run when the call returns.
+in the test; what runs after the answer has run when the call returns; coroutines share one loop.
 """
 
 import asyncio
+import atexit
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -117,14 +120,23 @@ def run(call: TestedRequest | TestedResponse) -> bytes:
     return answer
 
 
+@cache
+def _loop() -> asyncio.Runner:
+    """One loop for all calls, as a worker has: what a plugin opened on it in one call serves it in the next."""
+    runner = asyncio.Runner()
+    atexit.register(runner.close)
+    return runner
+
+
 def _awaited(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, in a thread of its own where a loop runs in this one."""
+    context = copy_context()
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(coroutine)
+        return _loop().run(coroutine, context=context)
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
+        return pool.submit(lambda: _loop().run(coroutine, context=context)).result()
 
 
 async def _in_thread(function: Callable[[], None]) -> None:
