@@ -93,6 +93,12 @@ class TestImages:
         assert (settings.socket.mode, settings.socket.allow_users) == (0o600, ("636",))
         assert settings.plugins.paths == (tmp_path / "plugins",)
 
+    def test_what_tells_whether_it_is_well_is_a_command(self) -> None:
+        (line,) = stages()["runner"]["HEALTHCHECK"]
+        program, *words = json.loads(line.partition("CMD ")[2])
+        assert program == "apisix-runner"
+        command_line.check(words)
+
     def test_apisix_starts_the_runner_by_a_command_that_is_in_the_image(self) -> None:
         program, *words = yaml.safe_load((DOCKER / "apisix-config-started.yaml").read_text())["ext-plugin"]["cmd"]
         assert program == f"{PREFIX}/venv/bin/apisix-runner"
@@ -123,9 +129,6 @@ class TestCompose:
         runner = compose()["services"]["runner"]
         variables = {"APISIX_LISTEN_ADDRESS": "unix:/run/apisix-runner/runner.sock"}
         assert command_line.check(runner["command"], variables).params["workers"] == "2"
-        kind, program, *words = runner["healthcheck"]["test"]
-        assert (kind, program) == ("CMD", "apisix-runner")
-        command_line.check(words)
 
     def test_nothing_is_published_beyond_loopback(self) -> None:
         ports = [port for one in compose()["services"].values() for port in one.get("ports", [])]
