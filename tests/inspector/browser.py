@@ -35,14 +35,15 @@ class Dev:
     """A running `dev`.
 
     Args:
+        more: flags besides those for ports and routes.
         plugins: the folder of its plugins.
     """
 
-    def __init__(self, plugins: Path = HERE / "plugins") -> None:
+    def __init__(self, *more: str, plugins: Path = HERE / "plugins") -> None:
         flags = ["--port", "0", "--upstream-port", "0", "--inspector-port", "0"]
         flags += ["--plugins", str(plugins), "--routes", str(HERE / "routes.yaml")]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "apisix.runner", "dev", *flags],
+            [sys.executable, "-m", "apisix.runner", "dev", *flags, *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -59,7 +60,6 @@ class Dev:
                 break
         self.gateway = self._told(r"^gateway   (\S+),")
         self.inspector = self._told(r"^inspector (\S+),")
-        self.runner_pid = int(self._told(r"^runner .*\(pid (\d+)\)"))
 
     def _told(self, pattern: str) -> str:
         found = re.search(pattern, self.banner, re.MULTILINE)
@@ -98,9 +98,9 @@ def request(
 
 
 @contextmanager
-def running_dev(plugins: Path = HERE / "plugins") -> Iterator[Dev]:
+def running_dev(*more: str, plugins: Path = HERE / "plugins") -> Iterator[Dev]:
     """`dev`, stopped in the end."""
-    dev = Dev(plugins)
+    dev = Dev(*more, plugins=plugins)
     try:
         yield dev
     finally:

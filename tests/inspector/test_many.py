@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Page, expect
@@ -117,3 +118,12 @@ def test_a_page_whose_inspector_ends_says_so(browser: Browser) -> None:
         expect(page.locator("#state")).to_have_text("not connected")
         context.close()
     assert not [line for line in dev.log if "Traceback" in line], "".join(dev.log)
+
+
+def test_a_runner_of_ones_own_tells_nothing_and_the_page_says_so(browser: Browser, tmp_path: Path) -> None:
+    with running_dev("--socket", str(tmp_path / "nobody.sock")) as dev, opened(browser, dev) as page:
+        assert dev.send("/shop/x")[0] == 503
+        page.locator(".row").first.click()
+        expect(page.locator(".plugin .badge")).to_have_text(["not told", "not told"])
+        expect(page.locator("article")).to_contain_text("This runner was not started by apisix-runner dev")
+        expect(page.locator("article .problem")).to_contain_text("The gateway says: failed to connect")

@@ -12,6 +12,7 @@ from apisix.runner.gateway import Gateway
 from apisix.runner.gateway.exchange import Exchange
 from apisix.runner.gateway.inspector.hub import MOST_LINES, Hub
 from apisix.runner.gateway.inspector.receiver import Receiver
+from apisix.runner.gateway.inspector.views import PluginView, with_run
 from apisix.runner.inspection import Event, Line, Loaded, PluginRun
 
 LINE = Line(1.0, "info", "shop", "sold")
@@ -147,6 +148,13 @@ def test_a_run_that_ends_after_its_exchange_still_gets_there(tmp_path: Path) -> 
         assert [plugin.run for plugin in detail.calls[0].plugins] == [run_of(77)]
 
     asyncio.run(scenario())
+
+
+def test_a_run_belongs_to_the_plugin_of_its_name_whatever_was_dropped_before_it() -> None:
+    plugins = [PluginView(name, "", None) for name in ("a", "b", "a", "c")]
+    for name in ("b", "a", "unknown"):
+        plugins = with_run(plugins, run_of(1, name))
+    assert [plugin.run and plugin.run.name for plugin in plugins] == [None, "b", "a", None]
 
 
 def test_a_watcher_that_is_slow_gets_the_last_lines_alone() -> None:

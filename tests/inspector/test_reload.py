@@ -27,7 +27,7 @@ def save(file: Path, text: str) -> None:
 def test_new_code_is_shown_and_code_that_does_not_load_is_told(browser: Browser, tmp_path: Path) -> None:
     plugin = tmp_path / "token.py"
     save(plugin, GOOD.format(about="First."))
-    with running_dev(tmp_path) as dev, opened(browser, dev, place="#/plugins/Token") as page:
+    with running_dev(plugins=tmp_path) as dev, opened(browser, dev, place="#/plugins/Token") as page:
         expect(page.locator(".about")).to_have_text("First.")
         save(plugin, GOOD.format(about="Second, and better."))
         expect(page.locator(".about")).to_have_text("Second, and better.", timeout=15_000)

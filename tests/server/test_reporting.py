@@ -1,5 +1,6 @@
 """What a worker tells the inspector of `dev`: each run of a plugin; and that nobody is ever waited for."""
 
+import re
 import socket
 import threading
 import time
@@ -261,6 +262,23 @@ def test_lines_outside_of_plugins_are_told(runner: Runner, inspector: Inspector)
     line = inspector.wait_for(lambda event: isinstance(event, Line) and "rate" in event.text)
     assert isinstance(line, Line)
     assert line.level == "error"
+
+
+def test_being_watched_changes_no_answer(runner: Runner, start: Start) -> None:
+    unwatched = start(PLUGINS, "--gateway-version", "3.18.0").wait_until_ready()
+    names = [name.lower() for name in re.findall(r"^class (\w+)\(", PLUGINS, re.MULTILINE) if name != "Typed"]
+    answers = []
+    for each in (runner, unwatched):
+        with each.connect() as gateway:
+            for name in names:
+                token = gateway.prepare((name, ""), key="route#same#ext-plugin-pre-req#1")
+                call = {"path": "/old", "args": [("a", "0"), ("b", None)], "headers": [("X-Old", "o"), ("x-b", "b")]}
+                answers.append(gateway.call(token, {"a": b"1"}, **call))
+            token = gateway.prepare(("typed", '{"rate": 1}'), key="route#same#ext-plugin-post-resp#1")
+            answers.append(gateway.response_call(token, {"request_method": b"GET"}))
+    half = len(answers) // 2
+    assert answers[:half] == answers[half:]
+    assert half == len(names) + 1
 
 
 # Nobody is waited for

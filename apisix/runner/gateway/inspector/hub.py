@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import msgspec
 
 from apisix.runner.gateway.exchange import Exchange
-from apisix.runner.gateway.inspector.views import Detail, Summary, detail
+from apisix.runner.gateway.inspector.views import Detail, Summary, detail, with_run
 from apisix.runner.inspection import Event, Line, Loaded, PluginRun
 
 MOST_EXCHANGES = 500
@@ -64,10 +64,7 @@ class _Entry:
         assert self._detail is not None
         calls = []
         for call in self._detail.calls:
-            plugins = list(call.plugins)
-            free = next((index for index, plugin in enumerate(plugins) if plugin.run is None), None)
-            if call.id == run.call and free is not None:
-                plugins[free] = msgspec.structs.replace(plugins[free], run=run)
+            plugins = with_run(call.plugins, run) if call.id == run.call else call.plugins
             calls.append(msgspec.structs.replace(call, plugins=plugins))
         self._detail = msgspec.structs.replace(self._detail, calls=calls)
 

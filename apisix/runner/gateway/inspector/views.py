@@ -1,7 +1,7 @@
 """An exchange as the page gets it: plain values, bounded, and what became of it in a few words.
 
-Rules that live here: the fields of the JSON; what counts as a failure; which plugin of a conf a run belongs to (they
-run in the conf's order, so the first run is the first plugin's).
+Rules that live here: the fields of the JSON; what counts as a failure; which plugin of a conf a run belongs to, since
+they run in the conf's order, but one that was dropped on the way was not told.
 """
 
 import base64
@@ -212,19 +212,21 @@ def _body(kept: Kept) -> Body:
 
 
 def _call(call: RunnerCall, runs: Runs) -> CallView:
-    told = list(runs.get(call.id, ())) if call.id is not None else []
-    every = [*told, *[None] * len(call.conf)][: max(len(told), len(call.conf))]
-    confs = [*call.conf, *[None] * len(told)]
-    plugins = [
-        PluginView(
-            run.name if run is not None else shown(conf[0]) if conf else "",
-            shown((conf[1] or "") if conf else "", 8192),
-            run,
-        )
-        for conf, run in zip(confs, every, strict=False)
-    ]
     asked = [AskedView(one.what, None if one.value is None else shown_body(one.value)) for one in call.asked]
+    plugins = [PluginView(shown(name), shown(value or "", 8192), None) for name, value in call.conf]
+    for run in runs.get(call.id, ()) if call.id is not None else ():
+        plugins = with_run(plugins, run)
     return CallView(call.plugin, call.id, call.started, call.seconds, plugins, asked, _told(call), shown(call.failure))
+
+
+def with_run(plugins: Sequence[PluginView], run: PluginRun) -> list[PluginView]:
+    """The plugins of a conf with one more run, which is that of the first of this name after those that have told."""
+    last = max((index for index, plugin in enumerate(plugins) if plugin.run is not None), default=-1)
+    found = next((index for index, plugin in enumerate(plugins) if index > last and plugin.name == run.name), None)
+    replaced = list(plugins)
+    if found is not None:
+        replaced[found] = msgspec.structs.replace(replaced[found], run=run)
+    return replaced
 
 
 def _told(call: RunnerCall) -> str:

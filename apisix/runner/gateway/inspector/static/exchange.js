@@ -3,10 +3,11 @@
 import {alertLine, body, clock, duration, h, pretty} from "./dom.js";
 import {changes, headers} from "./diff.js";
 
-export function exchangeView({exchange, lines}) {
+/** `told` says whether the runner tells what its plugins do. */
+export function exchangeView({exchange, lines}, told) {
   const {summary, request, calls, upstream, client} = exchange;
   const steps = [
-    ...calls.map((one) => ({started: one.started, view: () => callView(one)})),
+    ...calls.map((one) => ({started: one.started, view: () => callView(one, told)})),
     ...upstream.map((one) => ({started: one.started, view: () => upstreamView(one, request)})),
   ].sort((a, b) => a.started - b.started);
   return h("article", {class: "exchange"}, [
@@ -71,7 +72,7 @@ function glance(calls) {
   }, [name, h("span", {}, run === null ? "" : run.error ? "failed" : run.stopped ? "stopped" : duration(run.seconds))]))));
 }
 
-function callView(call) {
+function callView(call, told) {
   const longest = Math.max(...call.plugins.map((plugin) => plugin.run?.seconds ?? 0), 1e-9);
   const asked = call.asked.length ? `, asked ${call.asked.length} times` : "";
   return h("section", {class: "step"}, [
@@ -82,8 +83,10 @@ function callView(call) {
     ]),
     call.failure ? h("p", {class: "problem"}, `The gateway says: ${call.failure}`) : null,
     call.plugins.length
-      ? h("ol", {class: "plugins"}, call.plugins.map((plugin, index) => pluginView(plugin, longest, absence(call, index))))
+      ? h("ol", {class: "plugins"}, call.plugins.map((plugin, index) => pluginView(plugin, longest, told ? absence(call, index) : "not told")))
       : h("p", {class: "quiet"}, "No plugins are configured here."),
+    told || !call.asked.length ? null : [h("p", {class: "label"}, "asked the gateway"), askedView(call.asked)],
+    told ? null : h("p", {class: "quiet"}, "This runner was not started by apisix-runner dev: it does not tell what its plugins do."),
   ]);
 }
 
@@ -91,6 +94,7 @@ function callView(call) {
 function absence(call, index) {
   const first = call.plugins.findIndex((plugin) => plugin.run === null);
   const ended = call.plugins.some(({run}) => run !== null && (run.stopped || (run.error && !run.continues)));
+  if (call.plugins.slice(index).some(({run}) => run !== null)) return "not told";
   if (call.id === null || ended) return "not run";
   if (call.seconds === null) return index === first ? "running" : "not yet";
   return call.failure && index === first ? "has not ended" : "not run";

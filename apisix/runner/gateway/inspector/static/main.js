@@ -95,7 +95,7 @@ async function showExchange(key) {
     const found = await call("GET", `/api/exchanges/${key}`);
     if (turn !== shown) return;
     const isNew = detail.dataset.key !== key;
-    put(exchangeView(found));
+    put(exchangeView(found, loaded !== null));
     detail.dataset.key = key;
     if (isNew) detail.scrollTop = 0;
     if (isNew && narrow.matches) byId("title")?.focus();
