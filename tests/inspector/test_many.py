@@ -126,4 +126,4 @@ def test_a_runner_of_ones_own_tells_nothing_and_the_page_says_so(browser: Browse
         page.locator(".row").first.click()
         expect(page.locator(".plugin .badge")).to_have_text(["not told", "not told"])
         expect(page.locator("article")).to_contain_text("This runner was not started by apisix-runner dev")
-        expect(page.locator("article .problem")).to_contain_text("The gateway says: failed to connect")
+        expect(page.locator(".step .problem")).to_contain_text("The gateway says: failed to connect")
