@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from apisix.runner.inspection import MOST_BODY, MOST_LINES, SOCKET_VARIABLE, Change, Event, Line, Loaded, PluginRun
-from apisix.runner.server.reporting import Reporter
+from apisix.runner.server.reporter import Reporter
 from apisix.runner.wire.messages import encode_prepare_conf_req
 from tests.server.connections import SECONDS, stop_of
 from tests.server.processes import Runner, Start
@@ -45,6 +45,14 @@ class AsksAsync(Base):
 
     async def more(self):
         log.warning("more")
+
+class Leaves(Base):
+    async def filter(self, request, response):
+        self.task = asyncio.create_task(self.later())
+
+    async def later(self):
+        await asyncio.sleep(0.05)
+        log.info("a task of its own has ended")
 
 class Raises(Base):
     def filter(self, request, response):
@@ -262,6 +270,11 @@ def test_lines_outside_of_plugins_are_told(runner: Runner, inspector: Inspector)
     line = inspector.wait_for(lambda event: isinstance(event, Line) and "rate" in event.text)
     assert isinstance(line, Line)
     assert line.level == "error"
+
+
+def test_what_a_task_logs_after_its_plugin_has_ended_is_a_line_outside(runner: Runner, inspector: Inspector) -> None:
+    assert told(runner, inspector, "leaves", 700).lines == []
+    inspector.wait_for(lambda event: isinstance(event, Line) and event.text == "a task of its own has ended")
 
 
 def test_being_watched_changes_no_answer(runner: Runner, start: Start) -> None:

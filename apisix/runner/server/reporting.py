@@ -4,7 +4,7 @@ Rules that live here:
 - Where no inspector's socket is named, nothing of this is in a call's way (watch.py).
 - A plugin's run is told when it ends: what it changed, asked, logged and raised. Looking at a request asks the gateway
   for nothing, and never fails a call.
-- The inspector is never waited for: what its socket does not take at once is dropped, and counted.
+- The inspector is never waited for (reporter.py).
 """
 
 import asyncio
@@ -12,15 +12,11 @@ import contextlib
 import inspect
 import logging
 import os
-import socket
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
-
-import msgspec
 
 from apisix.runner.http.link import Link
 from apisix.runner.http.request import Request
@@ -28,7 +24,6 @@ from apisix.runner.http.response import Response
 from apisix.runner.inspection import (
     MOST_LINES,
     Asked,
-    Event,
     Line,
     Loaded,
     PluginInfo,
@@ -43,68 +38,12 @@ from apisix.runner.plugin.conf import json_schema
 from apisix.runner.plugin.errors import own_traceback, told
 from apisix.runner.plugin.registry import Definition, Registry
 from apisix.runner.server.differences import changes, seen
+from apisix.runner.server.reporter import Reporter
 from apisix.runner.server.watch import Watch
 from apisix.runner.wire.messages import ExtraInfoReq, InfoKind
 
-BUFFER = 1 << 20
-"""Bytes that the inspector may be behind."""
-
 _WHAT = {InfoKind.REQ_BODY: "request body", InfoKind.RESP_BODY: "response body"}
 _run_of_now: ContextVar["_Run | None"] = ContextVar("run_of_now", default=None)
-
-
-class Reporter:
-    """The way to the inspector.
-
-    Args:
-        path: of its socket.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._lock = threading.Lock()
-        self._rest = b""
-        self._dropped = 0
-        self._socket: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-            self._socket.setblocking(False)
-            self._socket.connect(path)
-        except OSError:
-            self.close()
-
-    def tell(self, event: Event) -> None:
-        """Send an event, or drop it. Never waits, never raises."""
-        with contextlib.suppress(Exception), self._lock:
-            if self._socket is None:
-                return
-            if self._rest and not self._flush():
-                self._dropped += 1
-                return
-            self._rest = msgspec.json.encode(event) + b"\n"
-            if self._dropped:
-                text = f"{self._dropped} events before this one were dropped: the inspector was too slow"
-                note = Line(time.time(), "warn", __name__, text)
-                self._rest = msgspec.json.encode(note) + b"\n" + self._rest
-                self._dropped = 0
-            self._flush()
-
-    def _flush(self) -> bool:
-        """Send what is left of the last event. Whether all of it went."""
-        assert self._socket is not None
-        try:
-            while self._rest:
-                self._rest = self._rest[self._socket.send(self._rest) :]
-        except BlockingIOError:
-            return False
-        except OSError:
-            self.close()
-        return True
-
-    def close(self) -> None:
-        """Tell nothing more."""
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = None
 
 
 def report(watch: Watch, path: str) -> Reporter:
@@ -190,6 +129,7 @@ class _Run:
         self._phase = phase
         self.lines: list[Line] = []
         self.asked: list[Asked] = []
+        self.has_ended = False
         self._error = self._traceback = ""
         self._before = seen(phase, request, response)
         self._links = request.link, response.link
@@ -218,6 +158,7 @@ class _Run:
 
     def end(self, reporter: Reporter) -> None:
         seconds = self._seconds()
+        self.has_ended = True
         self._request.link, self._response.link = self._links
         with contextlib.suppress(Exception):  # what a plugin left behind may be anything
             self._note_what_was_asked_early()
@@ -298,7 +239,7 @@ class _Lines(logging.Handler):
         try:
             line = _line(record)
             run = _run_of_now.get()
-            if run is None:
+            if run is None or run.has_ended:  # which a task of its own may not know
                 self._reporter.tell(line)
             elif len(run.lines) < MOST_LINES:
                 run.lines.append(line)
