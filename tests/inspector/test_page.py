@@ -158,6 +158,29 @@ def test_what_cannot_be_sent_is_told(page: Page) -> None:
     expect(page.get_by_role("alert")).to_have_text('headers, line 1: expected "Name: value", got "no colon"')
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"method": "NO SUCH"}, {"headers": [["X-A", "1\r\nX-B: 2"]]}, {"headers": [["", "1"]]}],
+    ids=["method", "value", "name"],
+)
+def test_a_request_that_http_cannot_carry_is_told(dev: Dev, wrong: dict[str, object]) -> None:
+    body = json.dumps({"method": "GET", "target": "/plain"} | wrong).encode()
+    status, _, answer = request(dev.inspector, "/api/send", "POST", body, {"Content-Type": "application/json"})
+    assert status == 502
+    assert json.loads(answer)["error"].startswith("the request cannot be sent to the gateway: ")
+
+
+def test_an_upstream_that_cannot_be_reached_is_told(page: Page, dev: Dev) -> None:
+    path = f"/dead/{mark()}"
+    route = {"uri": path, "upstream": {"nodes": {"127.0.0.1:9": 1}}}
+    request(dev.inspector, "/api/routes/dead", "PUT", json.dumps(route).encode(), {"Content-Type": "application/json"})
+    assert dev.send(path)[0] == 502
+    exchange = choose(page, path)
+    expect(exchange.locator(".step .problem")).to_contain_text("127.0.0.1:9")
+    expect(exchange.locator(".step", has_text="Upstream").locator(".quiet").first).to_contain_text("took")
+    request(dev.inspector, "/api/routes/dead", "DELETE")
+
+
 def test_a_conf_is_edited_tried_and_taken_back(page: Page, dev: Dev) -> None:
     path = f"/shop/{mark()}"
     assert dev.send(path, "POST", ORDER, X_Token="t-2", **JSON)[0] == 401

@@ -96,6 +96,7 @@ async def _response_phase(exchange: Exchange, runner: Runner, nodes: Sequence[No
             record.response_body.add(b"".join(pieces))
             record.end()
     except UpstreamFailure as error:
+        record.end()
         record.failure = str(error)
         log.error("route %s: failed to request: %s", exchange.route.id, error)
         return Exit(502, None)
@@ -137,6 +138,7 @@ async def _proxy(exchange: Exchange, nodes: Sequence[Node], timeout: Timeout, cl
             record.end()
             await client.end()
     except UpstreamFailure as error:
+        record.end()
         record.failure = str(error)
         assert exchange.route is not None
         log.error("route %s: %s", exchange.route.id, error)

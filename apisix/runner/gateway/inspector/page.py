@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -241,7 +242,7 @@ class Inspector:
         except (msgspec.DecodeError, UnicodeError, binascii.Error) as error:
             return _problem(400, f"the request cannot be sent: {error}")
         except UpstreamFailure as error:
-            return _problem(502, str(error).replace("upstream", "the gateway"))
+            return _problem(502, re.sub(r"(the )?upstream", "the gateway", str(error)))
 
     def _headers(self, given: RequestToSend, body: bytes) -> list[Header]:
         headers = [pair for pair in given.headers if pair[0].lower() not in FRAMING]

@@ -100,11 +100,13 @@ function absence(call, index) {
   return call.failure && index === first ? "has not ended" : "not run";
 }
 
+const pluginName = (name) => h("a", {class: "plugin-name", href: `#/plugins/${encodeURIComponent(name)}`}, name);
+
 function pluginView({name, conf, run}, longest, why) {
   const settings = h("details", {}, [h("summary", {}, "conf"), h("pre", {class: "code", tabindex: 0}, pretty(conf) || "(empty)")]);
   if (run === null) {
     return h("li", {class: "plugin idle"}, [
-      h("h3", {}, [h("span", {class: "plugin-name"}, name), h("span", {class: "badge"}, why)]),
+      h("h3", {}, [pluginName(name), h("span", {class: "badge"}, why)]),
       settings,
     ]);
   }
@@ -113,7 +115,7 @@ function pluginView({name, conf, run}, longest, why) {
   bar.firstChild.style.width = `${Math.max(1, (100 * run.seconds) / longest)}%`;
   return h("li", {class: `plugin ${outcomeOf(run)}`}, [
     h("h3", {}, [
-      h("span", {class: "plugin-name"}, name),
+      pluginName(name),
       run.error ? h("span", {class: "badge bad"}, run.continues ? "failed, goes on" : "failed") : null,
       run.stopped ? h("span", {class: "badge stop"}, "stopped") : null,
       !run.error && !run.stopped && !run.changes.length ? h("span", {class: "badge"}, "no change") : null,

@@ -18,7 +18,7 @@ export class Exchanges {
     });
     this.failed = h("input", {type: "checkbox", id: "failed", onchange: () => this.filter()});
     this.pause = h("button", {type: "button", id: "pause", "aria-pressed": "false", onclick: () => this.toggle()}, "Pause");
-    this.clear = h("button", {type: "button", onclick: () => call("DELETE", "/api/exchanges")}, "Clear");
+    this.clear = h("button", {type: "button", onclick: () => call("DELETE", "/api/exchanges").catch(() => null)}, "Clear");
     this.tools = h("div", {class: "tools"}, [
       this.find,
       h("label", {class: "check"}, [this.failed, " failed only"]),

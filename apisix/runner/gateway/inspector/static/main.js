@@ -19,7 +19,14 @@ let shown = 0; // counts what was shown, so that an answer that comes late does 
 
 const place = () => {
   const [view = "exchanges", key = "", exchange = ""] = location.hash.replace(/^#\/?/, "").split("/");
-  return {view: views.some((link) => link.dataset.view === view) ? view : "exchanges", key: decodeURIComponent(key), exchange};
+  return {view: views.some((link) => link.dataset.view === view) ? view : "exchanges", key: decoded(key), exchange};
+};
+const decoded = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // somebody has typed it
+  }
 };
 const go = (view, key) => {
   location.hash = key === undefined ? `#/${view}` : `#/${view}/${encodeURIComponent(key)}`;
