@@ -149,7 +149,10 @@ class TestGroup:
     def test_help_lists_the_commands(self) -> None:
         _, *sections = re.split(r"^(?=Commands)", run("--help").stdout, flags=re.MULTILINE)
         listed = [re.findall(r"^  (\w+)  ", section, re.MULTILINE) for section in sections]
-        assert listed == [["config", "reload", "start", "status"], ["new", "plugins", "check", "schema", "call", "dev"]]
+        assert listed == [
+            ["config", "health", "reload", "start", "status"],
+            ["new", "plugins", "check", "schema", "call", "dev"],
+        ]
 
     def test_imports_no_more_than_a_failed_start_needs(self) -> None:
         heavy = {"aiohttp", "asyncio", "multiprocessing", "socket", "uvloop", "watchfiles", "apisix.runner.plugin"}
