@@ -32,13 +32,14 @@ install: $(STAMP)-install
 dev: $(STAMP)-install
 	@exec $(RUN) -m apisix.runner dev
 
-# Two at once: what mostly computes, the rooms whose coverage counts among it, and what mostly waits for processes.
-COMPUTING := tests/wire tests/http tests/plugin tests/testing tests/gateway tests/test_config.py tests/test_logs.py
+# Two at once, and about as long as each other: the rooms whose coverage counts are in the first.
+FIRST := tests/wire tests/http tests/plugin tests/testing tests/gateway tests/inspector tests/deploy tests/test_config.py \
+	tests/test_logs.py examples
 test: $(STAMP)-dev
 	@$(RUN) -m coverage erase
 	@others=$$(mktemp); \
-	$(RUN) -m pytest $(COMPUTING:%=--ignore=%) >$$others 2>&1 & pid=$$!; trap 'kill $$pid 2>/dev/null' INT TERM; \
-	$(RUN) -m coverage run -m pytest $(COMPUTING); code=$$?; \
+	$(RUN) -m pytest $(FIRST:%=--ignore=%) >$$others 2>&1 & pid=$$!; trap 'kill $$pid 2>/dev/null' INT TERM; \
+	$(RUN) -m coverage run -m pytest $(FIRST); code=$$?; \
 	wait $$pid || code=1; cat $$others; rm $$others; exit $$code
 	@$(RUN) -m coverage combine --quiet
 	@$(RUN) -m coverage report
