@@ -72,7 +72,7 @@ guard: $(STAMP)-dev
 	$(RUN) -m benchmarks.guard
 
 chaos: $(STAMP)-dev
-	$(RUN) -m pytest tests/chaos
+	$(RUN) -m pytest tests/chaos $(CHAOS)
 
 dist: $(STAMP)-release
 	rm -rf dist
