@@ -102,9 +102,9 @@ class Gateway:
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(PATIENCE)
         try:
-            self._socket.connect(str(path))
+            self._socket.connect(str(path))  # without a timeout: with one it would not wait where the backlog is full
+            self._socket.settimeout(PATIENCE)
         except OSError:
             self._socket.close()
             raise
