@@ -34,6 +34,13 @@ Answers = Mapping[str | InfoKind, bytes | None]
 """What the gateway knows: variables by name, bodies by kind."""
 
 
+def can_be_read(file: int | socket.socket, seconds: float) -> bool:
+    """Whether something can be read before the seconds are over. Unlike select, for any number of open files."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 class Closed(EOFError):
     """The runner closed the connection where a frame was expected."""
 
@@ -95,7 +102,7 @@ class Connection:
 
     def is_silent(self) -> bool:
         """Whether nothing has come, neither a frame nor the end."""
-        return not len(self._pieces) and not select.select([self.sock], [], [], 0)[0]
+        return not len(self._pieces) and not can_be_read(self.sock, 0)
 
     def close(self) -> None:
         """Close the connection, whatever is open on it."""

@@ -1,12 +1,11 @@
 """Calls without a pause, as a gateway makes them that has many clients."""
 
 import contextlib
-import select
 import threading
 from pathlib import Path
 
 from apisix.runner.wire.flatbuf import Pair
-from tests.server.connections import SECONDS, Closed, Connection, body_of
+from tests.server.connections import SECONDS, Closed, Connection, body_of, can_be_read
 
 NOTICES = 0.003
 """Seconds in which the gateway notices that a connection was closed after an answer, before it is used again."""
@@ -77,7 +76,7 @@ class Load:
 
     def _is_closed(self, connection: Connection) -> bool:
         with contextlib.suppress(OSError):
-            return bool(select.select([connection.sock], [], [], NOTICES)[0])
+            return can_be_read(connection.sock, NOTICES)
         return True
 
     def _tell(self, answer: str | None, failure: str | None) -> None:

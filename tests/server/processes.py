@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from typing import IO
 
 from apisix.runner.server.store import open_store
 from apisix.runner.wire.messages import encode_prepare_conf_req
-from tests.server.connections import SECONDS, Connection
+from tests.server.connections import SECONDS, Connection, can_be_read
 
 PROJECT = Path(__file__).parent.parent.parent
 HEADER = """
@@ -246,7 +245,7 @@ def wait_for_death(*pids: int) -> None:
         except ProcessLookupError:
             continue
         try:
-            assert select.select([fd], [], [], SECONDS)[0], f"process {pid} does not end"
+            assert can_be_read(fd, SECONDS), f"process {pid} does not end"
         finally:
             os.close(fd)
 

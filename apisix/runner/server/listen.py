@@ -27,7 +27,7 @@ from apisix.runner.config import SocketSettings
 from apisix.runner.errors import StartError
 from apisix.runner.server.notify import passed_socket
 
-BACKLOG = 1024
+BACKLOG = 65535  # as many as the kernel allows: a connect that finds it full fails at once, and its request with it
 LONGEST_PATH = 107  # bytes of sun_path on Linux, its terminator apart
 _NOT_TO_CONNECT = {errno.EPROTOTYPE: "of another kind", errno.EACCES: "of another user"}
 
