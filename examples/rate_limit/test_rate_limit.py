@@ -16,7 +16,7 @@ from examples.api_keys.plugins.api_keys import ApiKeys
 from examples.rate_limit.plugins.rate_limit import RateLimit
 from examples.redis_server import RedisServer, redis_server
 
-# Each call of `plugin_client` has an event loop of its own, and leaves its connections behind.
+# The loop that all calls of `plugin_client` share ends with the process, and the connections on it with the loop.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 

@@ -22,7 +22,7 @@ from examples.redis_server import RedisServer, redis_server
 from examples.request_signature.client import signed
 from examples.request_signature.plugins.request_signature import RequestSignature, sign, signed_text
 
-# Each call of `plugin_client` has an event loop of its own, and leaves its connections behind.
+# The loop that all calls of `plugin_client` share ends with the process, and the connections on it with the loop.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 HERE = Path(__file__).parent

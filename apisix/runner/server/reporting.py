@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -85,38 +85,36 @@ def _info(definition: Definition) -> PluginInfo:
 
 def _reporting_function(step: Step, run: Any, phase: str, reporter: Reporter) -> Any:
     def reporting(request: Request, response: Response) -> Any:
-        told_run = _Run(step, phase, request, response)
-        token = _run_of_now.set(told_run)
-        try:
+        with _told(_Run(step, phase, request, response), reporter) as told_run:
             result = run(request, response)
             told_run.returned(result)
             return result
-        except BaseException as error:
-            told_run.raised(error)
-            raise
-        finally:
-            _run_of_now.reset(token)
-            told_run.end(reporter)
 
     return reporting
 
 
 def _reporting_coroutine(step: Step, run: Any, phase: str, reporter: Reporter) -> Any:
     async def reporting(request: Request, response: Response) -> Any:
-        told_run = _Run(step, phase, request, response)
-        token = _run_of_now.set(told_run)
-        try:
+        with _told(_Run(step, phase, request, response), reporter) as told_run:
             result = await run(request, response)
             told_run.returned(result)
             return result
-        except BaseException as error:
-            told_run.raised(error)
-            raise
-        finally:
-            _run_of_now.reset(token)
-            told_run.end(reporter)
 
     return reporting
+
+
+@contextlib.contextmanager
+def _told(told_run: "_Run", reporter: Reporter) -> Iterator["_Run"]:
+    """Note what happens in a run, and tell it at its end."""
+    token = _run_of_now.set(told_run)
+    try:
+        yield told_run
+    except BaseException as error:
+        told_run.raised(error)
+        raise
+    finally:
+        _run_of_now.reset(token)
+        told_run.end(reporter)
 
 
 class _Run:
