@@ -1,6 +1,7 @@
 """The board: numbers of workers in shared memory."""
 
 import os
+import signal
 
 from apisix.runner.server.board import Board, OwnRow, Row
 
@@ -27,6 +28,22 @@ def test_what_a_forked_process_writes_is_read() -> None:
         os._exit(0)
     os.waitpid(pid, 0)
     assert board.read(number) == row
+
+
+def test_a_row_is_whole_while_it_is_written() -> None:
+    """The supervisor looks at any moment: a beat that is gone for an instant would cost a healthy worker its life."""
+    board = Board()
+    row = Row(pid=7, accepting=1, connections=3, open_calls=2, confs=5, stuck=1, served=2**40, beat=1.5, threads=4)
+    board.write(0, row)
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            board.write(0, row)
+    try:
+        assert {board.read(0) for _ in range(100_000)} == {row}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_the_emptiest_is_sought_among_those_that_accept() -> None:

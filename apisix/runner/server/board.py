@@ -1,8 +1,9 @@
 """The board: a few numbers of every worker, in memory that supervisor and workers share.
 
 Rules that live here: each worker writes its own row only, and everyone reads all; a row is free when its pid is 0. The
-numbers tell how connections are spread, whether a worker still beats, and what `status` shows. A number may be read
-while it is written: nothing that must not be wrong depends on one.
+numbers tell how connections are spread, whether a worker still beats, and what `status` shows. A row may be read while
+it is written: then some of its numbers are old and some new, but none is half a number, or none at all. So each has
+8 bytes in their place, and a row is packed aside and copied: `pack_into` would write zeros there first.
 """
 
 import mmap
@@ -11,7 +12,7 @@ import time
 from typing import NamedTuple
 
 MOST_ROWS = 256
-_ROW = struct.Struct("<IIIIIIQdI")
+_ROW = struct.Struct("=7QdQ")
 
 
 class Row(NamedTuple):
@@ -85,11 +86,11 @@ class Board:
 
     def read(self, number: int) -> Row:
         """A worker's row."""
-        return Row(*_ROW.unpack_from(self._memory, number * _ROW.size))
+        return Row(*_ROW.unpack(self._memory[_bytes_of(number)]))
 
     def write(self, number: int, row: Row) -> None:
         """Write a worker's row."""
-        _ROW.pack_into(self._memory, number * _ROW.size, *row)
+        self._memory[_bytes_of(number)] = _ROW.pack(*row)
 
     def rows(self) -> list[Row]:
         """The rows in use."""
@@ -98,3 +99,7 @@ class Board:
     def fewest_connections(self) -> int:
         """Connections of the accepting worker that has the fewest; 0 where none accepts."""
         return min((row.connections for row in self.rows() if row.accepting), default=0)
+
+
+def _bytes_of(number: int) -> slice:
+    return slice(number * _ROW.size, (number + 1) * _ROW.size)
