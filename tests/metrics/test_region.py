@@ -1,6 +1,7 @@
 """A region as its reader sees it: another process, or the memory of one that was killed."""
 
 import os
+import signal
 import struct
 
 import pytest
@@ -50,6 +51,29 @@ def test_what_finds_no_room_is_counted_nowhere_and_told() -> None:
     region.cells[region.series(PRICE) + PRICE.cells - 1] += 1  # the last of the spare cells is within the memory
     assert all(found.cells == (0.0,) for found in read(memory))
     assert overflown(memory) == 2
+
+
+def test_a_count_never_goes_back_while_it_is_written() -> None:
+    memory = new_memory()
+    region = Region(memory)
+    number = 0
+    while not overflown(memory):
+        number += 1
+        region.series(SOLD, (f"{number:0100}",))
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            number += 1
+            region.series(SOLD, (f"{number:0100}",))
+    try:
+        before = overflown(memory)
+        while overflown(memory) == before:
+            pass
+        seen = [overflown(memory) for _ in range(100_000)]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert seen == sorted(seen)
 
 
 @pytest.mark.parametrize(("at", "value"), [(0, SIZE + 8), (16, SIZE), (16, 3)])

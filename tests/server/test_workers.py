@@ -141,6 +141,19 @@ class TestReplacement:
         wait_for_death(old)
         runner.worker(2)
 
+    def test_a_worker_that_goes_on_before_it_is_killed_goes_on(self, start: Start) -> None:
+        runner = start(PLUGINS, "--hang-timeout", "1")
+        worker = runner.worker()
+        wait_until(lambda: status(runner).workers[0].state == "ready")
+        with runner.connect() as connection:
+            token = connection.prepare(("who", ""))
+            os.kill(worker, signal.SIGSTOP)
+            runner.log.wait_for("gives no sign of life")
+            os.kill(worker, signal.SIGCONT)
+            runner.log.wait_for("gives signs of life again")
+            assert who(connection, token) == str(worker)
+        assert status(runner).workers[0].state == "ready"
+
     def test_a_process_that_a_plugin_forks_does_not_answer(self, start: Start) -> None:
         runner = start(PLUGINS)
         with runner.connect() as connection:

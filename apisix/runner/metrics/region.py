@@ -4,6 +4,8 @@ Rules that live here:
 - A region is a row of records, each a description and its cells (numbers of 8 bytes). Records are only ever added, and
   what is added is there once the region's length, written last, covers it. So a reader needs no lock, and a process
   that is killed leaves what it has counted.
+- A number that is read while it is written is the old one or the new one: it is stored at once, through a memoryview.
+  `pack_into` would write zeros there first, and a reader would see all counters begin anew.
 - `cells[at] += 1` needs no lock among threads: the interpreter switches them at calls and at the end of loops, and
   there is neither within it.
 - A region that is full counts what still comes in spare cells that nobody reads, and how many series that concerns.
@@ -24,7 +26,7 @@ MOST_CELLS = 64
 """Cells of one series at most: those of a histogram with many bounds."""
 
 CELL = 8
-_HEAD = struct.Struct("<QQ")  # bytes in use, series that found no room
+_HEAD = struct.Struct("=QQ")  # bytes in use, series that found no room
 _RECORD = struct.Struct("<II")  # bytes of the description, number of cells
 _SPARE = SIZE - MOST_CELLS * CELL
 
@@ -88,6 +90,7 @@ class Region:
     def __init__(self, memory: mmap.mmap | None = None) -> None:
         self._memory = new_memory() if memory is None else memory
         self.cells: Cells = memoryview(self._memory).cast("d")
+        self._head = memoryview(self._memory)[: _HEAD.size].cast("Q")
         self._families: dict[Family, int] = {}
         self._series: dict[tuple[int, tuple[str, ...]], int] = {}
         self._lock = threading.RLock()  # a destructor that counts may run within
@@ -96,11 +99,11 @@ class Region:
 
     @property
     def _used(self) -> int:
-        return int(_HEAD.unpack_from(self._memory)[0])
+        return self._head[0]
 
     @_used.setter
     def _used(self, used: int) -> None:
-        struct.pack_into("<Q", self._memory, 0, used)
+        self._head[0] = used
 
     def series(self, family: Family, values: tuple[str, ...] = ()) -> int:
         """Where the cells of a series begin, in `cells`; the series is added if it is new.
@@ -133,7 +136,7 @@ class Region:
         return at // CELL
 
     def _overflow(self) -> int:
-        struct.pack_into("<Q", self._memory, 8, _HEAD.unpack_from(self._memory)[1] + 1)
+        self._head[1] += 1
         return _SPARE // CELL
 
 

@@ -224,10 +224,14 @@ class Supervisor:
         for process in self._processes.all():
             row = self._processes.row(process)
             patience = settings.hang_timeout if process.ready else START_SECONDS
-            if process.hung:
+            silence = now - row.beat
+            if process.hung and silence > patience:
                 process.signal(signal.SIGKILL)
-            elif settings.hang_timeout and now - row.beat > patience:
-                log.error("worker %d gives no sign of life since %.0f s; it is killed", process.pid, now - row.beat)
+            elif process.hung:  # it was the machine that stood still, or the whole runner
+                process.hung = False
+                log.warning("worker %d gives signs of life again; it goes on", process.pid)
+            elif settings.hang_timeout and silence > patience:
+                log.error("worker %d gives no sign of life since %.0f s; it is killed soon", process.pid, silence)
                 process.hung = True
                 process.signal(SHOW_STACKS)
             elif not process.ready or process.retiring or any(one.replaces is process for one in self._processes.all()):
