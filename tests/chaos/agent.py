@@ -192,6 +192,7 @@ class Agent:
                     one.process.send_signal(signal.SIGINT)
                 one.process.wait(SECONDS)
             one.close()
+            print(one.text[-PIECE:])  # shown where the test has failed
 
     def __enter__(self) -> "Agent":
         self.spawn()

@@ -27,9 +27,16 @@ def start() -> Iterator[Start]:
 
     yield start_one
     for runner in runners:
+        print(_told(runner))
         runner.stop()
     for runner in runners:
         assert not runner.log.events("please report it"), runner.log.events("please report it")
+
+
+def _told(runner: Runner) -> str:
+    """What a runner has logged, for the report of a test that failed: without the lines that the load causes."""
+    lines = [line[:400] for line in runner.log.text().splitlines() if ": prepared for " not in line]
+    return "\n".join(lines[-200:])
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +80,7 @@ class Failure(NamedTuple):
         began, ended: by time.monotonic().
         lost: whether it was open; else it failed.
         worker: the process that answered last on its connection; 0 where it was a new one.
-        text: how it went wrong.
+        text: when it went wrong, as the runner's log tells time, and how.
     """
 
     began: float
@@ -257,7 +258,7 @@ class Load:
 
     def _fail(self, began: float, worker: int, what: str, error: Exception) -> None:
         lost = isinstance(error, Closed | OSError)
-        text = f"{what}: {type(error).__name__}: {error}"
+        text = f"{datetime.now(UTC):%H:%M:%S.%f} {what}: {type(error).__name__}: {error}"
         self.failures.append(Failure(began, time.monotonic(), lost, worker, text))
 
     # Its connections.
