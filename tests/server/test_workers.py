@@ -6,8 +6,10 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from apisix.runner.server.control import Status, ask
 from tests.server.connections import SECONDS, Closed, Connection, body_of
@@ -29,6 +31,10 @@ class Hang(Base):
         # One call into C that keeps the interpreter, as a bad regular expression does.
         re.match(r"(a+)+$", "a" * 64 + "b")
 
+class Large(Base):
+    def filter(self, request, response):
+        bytearray(1 << 30)[::4096] = b"x" * (1 << 18)
+
 class Leave(Base):
     def filter(self, request, response):
         os._exit(3)
@@ -47,6 +53,31 @@ def status(runner: Runner) -> Status:
     found = ask(runner.path, "status").status
     assert found is not None
     return found
+
+
+def limited_group(megabytes: int) -> Path | None:
+    """A new control group with so much memory; None without the right to make one."""
+    for controller, limit in (("memory/", "memory.limit_in_bytes"), ("", "memory.max")):
+        group = Path(f"/sys/fs/cgroup/{controller}runner-{os.getpid()}")
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            try:
+                (group / limit).write_text(str(megabytes << 20))
+                return group
+            except OSError:
+                group.rmdir()
+    return None
+
+
+@pytest.fixture
+def little_memory() -> Iterator[tuple[str, ...]]:
+    """A command line's beginning that gives what it starts 200 MiB of memory."""
+    group = limited_group(200)
+    if group is None:
+        pytest.skip("no right to limit memory with a control group")
+    yield ("sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh")
+    wait_until(lambda: not (group / "cgroup.procs").read_text())  # the last process has ended
+    group.rmdir()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -111,6 +142,12 @@ class TestReplacement:
         os.kill(runner.worker(), signal.SIGKILL)
         assert "killed by SIGKILL" in runner.log.wait_for("ended (")
         runner.worker(2)
+
+    def test_that_the_kernel_killed_a_worker_for_want_of_memory_is_told(self, little_memory: tuple[str, ...]) -> None:
+        with Runner(PLUGINS, prefix=little_memory) as runner, runner.wait_until_ready().connect() as connection:
+            connection.start_call(connection.prepare(("large", "")))
+            assert connection.gets_closed()
+            assert "killed by SIGKILL, out of memory" in runner.log.wait_for("ended (")
 
     def test_a_crash_loop_backs_off(self, start: Start) -> None:
         runner = start(PLUGINS)

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -23,7 +23,7 @@ from apisix.runner.server.listen import Listener
 from apisix.runner.server.title import set_title
 from apisix.runner.server.worker import Channels, Report
 
-_MEMORY_EVENTS = "/sys/fs/cgroup/memory.events"
+_CGROUPS = "/sys/fs/cgroup"
 
 
 class Process:
@@ -180,12 +180,30 @@ class Processes:
 
 
 def _oom_kills() -> int:
-    """How often the kernel has killed in this control group for want of memory."""
+    """How often the kernel has killed in this control group for want of memory; 0 where it does not say."""
+    for file in _files_about_oom():
+        try:
+            with open(file, encoding="ascii") as numbers:
+                return sum(int(line.split()[1]) for line in numbers if line.startswith("oom_kill "))
+        except (OSError, ValueError, IndexError):
+            continue
+    return 0
+
+
+def _files_about_oom() -> Iterator[str]:
+    """Where the kernel counts that. A container may see its group's name from outside, and the group itself as root."""
     try:
-        with open(_MEMORY_EVENTS, encoding="ascii") as events:
-            return sum(int(line.split()[1]) for line in events if line.startswith("oom_kill "))
-    except (OSError, ValueError, IndexError):
-        return 0
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as groups:
+            lines = groups.read().splitlines()
+    except OSError:
+        return
+    for _, controllers, group in (line.split(":", 2) for line in lines):
+        if controllers == "memory":
+            yield f"{_CGROUPS}/memory{group}/memory.oom_control"
+            yield f"{_CGROUPS}/memory/memory.oom_control"
+        elif not controllers:
+            yield f"{_CGROUPS}{group}/memory.events"
+            yield f"{_CGROUPS}/memory.events"
 
 
 def memory_of(pid: int) -> int:
