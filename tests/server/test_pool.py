@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -17,6 +18,15 @@ def released() -> Iterator[threading.Event]:
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture
+def often_switched() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 class Done:
@@ -62,6 +72,22 @@ def test_jobs_run_in_order_of_arrival() -> None:
         pool.submit(done.job(lambda number=number: order.append(number)))  # type: ignore[misc]
     done.wait_for(100)
     assert order == list(range(100))
+
+
+def test_never_fewer_than_no_threads_are_busy(often_switched: None) -> None:
+    pool, seen, over = Pool("p", 2), set(), threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            seen.add(pool.busy)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    for _ in range(200_000):
+        pool.submit(lambda: None)
+    over.set()
+    looker.join(SECONDS)
+    assert seen <= {0, 1, 2}
 
 
 def test_a_free_thread_is_used_again() -> None:

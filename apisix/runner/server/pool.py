@@ -37,10 +37,10 @@ class Pool:
 
     def submit(self, job: Job) -> None:
         """Run a job as soon as a thread is free."""
-        self._jobs.put(job)
         with self._lock:
-            self._free -= 1
+            self._free -= 1  # first: a quick thread may have done the job before it is counted
             wanted = self._free < 0
+        self._jobs.put(job)
         if wanted:
             self._grow()
 
@@ -62,7 +62,8 @@ class Pool:
     @property
     def busy(self) -> int:
         """Threads that run a job."""
-        return self._threads - max(self._free, 0)
+        with self._lock:
+            return self._threads - max(self._free, 0)
 
     def _grow(self) -> None:
         with self._lock:
