@@ -1,7 +1,6 @@
 """A connection: frames from pieces, and answers that may not fit at once."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -53,24 +52,13 @@ def test_what_is_held_is_counted(pair: tuple[Connection, socket.socket]) -> None
     assert connection.held == 0
 
 
-def test_what_fits_is_sent_without_waiting_and_the_rest_by_who_may_wait(pair: tuple[Connection, socket.socket]) -> None:
+def test_what_fits_is_sent_without_waiting(pair: tuple[Connection, socket.socket]) -> None:
     connection, theirs = pair
     data = bytes(range(256)) * 8192
     sent = connection.send_now(data)
     assert 0 < sent < len(data)
     assert connection.send_now(data) == 0
-    received = bytearray()
-
-    def read() -> None:
-        while len(received) < len(data):
-            received.extend(theirs.recv(1 << 16))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    connection.send_waiting(data[sent:])
-    reader.join(SECONDS)
-    assert received == data
-    assert not connection.sock.getblocking()
+    assert theirs.recv(sent, socket.MSG_WAITALL) == data[:sent]
 
 
 def test_a_connection_that_is_cut_ends_for_who_waits_on_it_and_keeps_its_number(

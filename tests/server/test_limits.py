@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from apisix.runner.wire.messages import InfoKind
-from tests.server.connections import SECONDS, Connection, body_of, passes, stop_of
+from tests.server.connections import SECONDS, Connection, body_of, can_be_read, passes, stop_of
 from tests.server.processes import Runner, Start
 
 PLUGINS = """
@@ -64,6 +64,31 @@ def test_large_answers_arrive_whole_in_every_lane(runner: Runner, gateway: Conne
         token = gateway.prepare((name, ""))
         for _ in range(12):
             assert len(stop_of(gateway.call(token)).body or b"") == 8 << 20
+
+
+def test_an_answer_that_is_not_read_holds_no_thread(start: Start) -> None:
+    runner = start(PLUGINS, "--threads", "1")
+    with runner.connect() as deaf, runner.connect() as other:
+        deaf.start_call(deaf.prepare(("large", "")))
+        assert can_be_read(deaf.sock, SECONDS), "its answer has begun"
+        for name in ("sleeps", "sleeps_async", "asks"):
+            assert passes(other.call(other.prepare((name, "")), {"uri": b"/"}))
+        assert len(stop_of(other.call(other.prepare(("large", "")))).body or b"") == 8 << 20
+        assert len(stop_of(deaf.receive()).body or b"") == 8 << 20
+
+
+def test_answers_that_are_not_read_hold_so_much_and_no_more(start: Start) -> None:
+    runner = start(PLUGINS, "--limits-pending-bytes", "10MiB")
+    with runner.connect() as deaf, runner.connect() as second:
+        token = deaf.prepare(("large", ""))
+        deaf.start_call(token)
+        assert can_be_read(deaf.sock, SECONDS), "its answer has begun"
+        assert second.prepare(("large", "")) == token
+        second.start_call(token)
+        runner.log.wait_for("answers that the gateway does not read hold")
+        assert second.gets_closed()
+        assert len(stop_of(deaf.receive()).body or b"") == 8 << 20
+        assert len(stop_of(deaf.call(token)).body or b"") == 8 << 20, "there is room again"
 
 
 def open_files(pid: int) -> int:

@@ -4,6 +4,8 @@ Rules that live here:
 - A connection that comes here has left the poll and belongs to its call; it goes back with the answer.
 - Calls run in the pool, those that compute share one thread of it, coroutines run on the loop. PrepareConf has a
   thread of its own, so that a full pool does not keep confs from being prepared.
+- What of an answer does not fit into the socket's buffer is sent on a loop of its own: a gateway that does not read
+  holds neither a thread nor the coroutines of plugins. Of such answers only so many bytes are held.
 - At its deadline a call is answered with what fails closed, and its stack is logged. Its thread may be stuck for ever
   and then counts no more; its connection ends, and its own answer is dropped when it comes.
 - Deadlines rest while a debugger is attached.
@@ -20,7 +22,7 @@ from functools import partial
 
 from apisix.runner.server.afterwards import Afterwards
 from apisix.runner.server.call import Call
-from apisix.runner.server.connection import CHUNK, Connection
+from apisix.runner.server.connection import Connection
 from apisix.runner.server.coroutines import LoopThread
 from apisix.runner.server.dispatch import Refused
 from apisix.runner.server.pool import Pool
@@ -29,6 +31,7 @@ from apisix.runner.server.stacks import stack_of_task, stack_of_thread
 log = logging.getLogger("apisix.runner.away")
 
 MOST_STUCK_SETUPS = 32
+SEND_SECONDS = 60.0  # as long as the gateway waits for one read
 FORKED_EXIT_CODE = 70
 GiveUp = Callable[[str], bytes]
 """From what is wrong, for the log, to the answer that fails closed."""
@@ -41,6 +44,7 @@ class Away:
         threads: the most threads for calls that wait.
         timeout: seconds until a call is given up on, for the log; each call has its deadline.
         setup_timeout: seconds until a PrepareConf is given up on.
+        most_unsent: bytes of answers that may wait for the gateway to read; a connection that goes beyond is closed.
         plugin_files: where plugins come from; stacks that are logged begin there.
         refused: told of each frame that is refused, as `Watch.refused`.
         release: gets a connection back after its answer.
@@ -55,6 +59,7 @@ class Away:
         threads: int,
         timeout: float,
         setup_timeout: float,
+        most_unsent: int,
         plugin_files: Callable[[], Collection[str]],
         refused: Callable[[str | None], None],
         release: Callable[[Connection], None],
@@ -73,6 +78,9 @@ class Away:
         self._burning_pool = Pool("burn", 1)
         self._prepare_pool = Pool("prepare", 1, MOST_STUCK_SETUPS)
         self._loop = LoopThread(self._pool)
+        self._send_loop = LoopThread(self._pool, "send")
+        self._most_unsent = most_unsent
+        self._unsent = 0  # used on that loop alone
         self._calls: set[Call] = set()
         self._prepares: dict[Connection, tuple[float, list[int], GiveUp]] = {}
         self._giving_up = threading.Lock()  # held from the decision to give up on a call until its answer is sent
@@ -127,7 +135,7 @@ class Away:
 
     def send_rest(self, connection: Connection, rest: bytes) -> None:
         """Send what did not fit into the socket's buffer."""
-        self._pool.submit(lambda: self._finish(connection, rest))
+        self._send_loop.submit(lambda: self._send_rest(connection, rest))
 
     # Running.
 
@@ -155,10 +163,7 @@ class Away:
             else:
                 self._close_given_up(call.connection)
             raise
-        if len(answer) <= CHUNK:  # fits the socket's buffer: does not wait
-            self.answer(call, answer)
-        else:
-            self._pool.submit(lambda: self.answer(call, answer))
+        self.answer(call, answer)
 
     async def _run_in_thread(self, call: Call, function: Callable[[], None]) -> None:
         """Run a part of a call that is on the loop in the pool."""
@@ -201,7 +206,7 @@ class Away:
     # Out.
 
     def answer(self, call: Call, answer: bytes) -> None:
-        """Answer a call, waiting if need be, and give its connection back."""
+        """Answer a call, and give its connection back."""
         self._calls.discard(call)
         try:
             call.ticket.pop()
@@ -213,15 +218,39 @@ class Away:
             self.afterwards.submit(call)
 
     def _finish(self, connection: Connection, answer: bytes) -> None:
-        """Send an answer, waiting if need be, and give the connection back."""
+        """Send an answer without waiting, and give the connection back when all is sent."""
         if self._forked:
             os._exit(FORKED_EXIT_CODE)
         try:
-            connection.send_waiting(answer)
+            sent = connection.send_now(answer)
         except OSError:
             self._close(connection)
             return
-        self._release(connection)
+        if sent < len(answer):
+            self.send_rest(connection, answer[sent:])
+        else:
+            self._release(connection)
+
+    async def _send_rest(self, connection: Connection, rest: bytes) -> None:
+        self._unsent += len(rest)
+        try:
+            if self._unsent > self._most_unsent:
+                log.error(
+                    "closing a connection: answers that the gateway does not read hold %d bytes, "
+                    "limits.pending_bytes is %d",
+                    self._unsent,
+                    self._most_unsent,
+                )
+                self._close(connection)
+                return
+            async with asyncio.timeout(SEND_SECONDS):
+                await asyncio.get_running_loop().sock_sendall(connection.sock, rest)
+        except OSError:  # or it was not read in time
+            self._close(connection)
+        else:
+            self._release(connection)
+        finally:
+            self._unsent -= len(rest)
 
     # Deadlines.
 

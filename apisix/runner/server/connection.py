@@ -2,7 +2,7 @@
 
 Rules that live here:
 - The socket is non-blocking. While its call is open a connection belongs to the call: the thread or coroutine that
-  runs it may wait on it, and nobody else polls it.
+  runs it may wait on it, and nobody else polls it. So it is while an answer is sent that does not fit at once.
 - A frame may come in pieces; what is held for unfinished frames is counted by the poller.
 """
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from apisix.runner.server.early import Early
 
 CHUNK = 16384  # bytes of one read; a call's frame is seldom larger
-SEND_SECONDS = 60.0  # as long as the gateway waits for one read
 
 
 class Held:
@@ -89,20 +88,6 @@ class Connection:
             return self.sock.send(data)
         except BlockingIOError:
             return 0
-
-    def send_waiting(self, data: bytes) -> None:
-        """Send all, waiting for the peer to read.
-
-        Raises:
-            OSError: the peer is gone, or did not read for a minute.
-        """
-        sent = self.send_now(data)
-        if sent < len(data):
-            self.sock.settimeout(SEND_SECONDS)
-            try:
-                self.sock.sendall(memoryview(data)[sent:])
-            finally:
-                self.sock.setblocking(False)
 
     def has_more(self) -> bool:
         """Whether the peer has sent more already, which a close would lose."""

@@ -27,10 +27,12 @@ class LoopThread:
 
     Args:
         pool: runs the ``def`` plugins of mixed chains.
+        name: its thread's.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, name: str = "loop") -> None:
         self._pool = pool
+        self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,7 +86,7 @@ class LoopThread:
         with self._lock:
             if self._loop is None:
                 loop = _new_loop()
-                threading.Thread(target=self._run, args=(loop,), name="loop", daemon=True).start()
+                threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True).start()
                 self._loop = loop
             return self._loop
 

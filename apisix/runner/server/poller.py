@@ -60,7 +60,8 @@ class Poller:
         threads: the most threads for calls that wait.
         setup_timeout: seconds that a PrepareConf may take.
         most_connections: above, no more are accepted until one closes.
-        most_pending: bytes held for unfinished frames over all connections; a connection that goes beyond is closed.
+        most_pending: bytes held for unfinished frames over all connections, and as many for answers that are not read;
+            a connection that goes beyond is closed.
         allowed_users: numbers of the users that may connect; without any, everyone.
         row: where the worker's numbers are shared with other workers; None where there is nobody to share them with.
     """
@@ -112,6 +113,7 @@ class Poller:
             threads=threads,
             timeout=dispatcher.timeout,
             setup_timeout=setup_timeout,
+            most_unsent=most_pending,
             plugin_files=lambda: dispatcher.plugin_files,
             refused=dispatcher.watch.refused,
             release=self._release,
@@ -370,7 +372,7 @@ class Poller:
         return True
 
     def _send(self, connection: Connection, answer: bytes) -> None:
-        """Send an answer without waiting; what does not fit is sent by the pool."""
+        """Send an answer without waiting; what does not fit is sent away from the poll."""
         if self._forked:
             os._exit(FORKED_EXIT_CODE)
         try:
