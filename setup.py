@@ -1,27 +1,67 @@
-"""The one part of the build that pyproject.toml cannot say: the compiled codec, and when to do without it.
+"""The one part of the build that pyproject.toml cannot say: what is compiled, and when to do without.
 
-`APISIX_RUNNER_PURE` decides: ``1`` builds without it, ``0`` fails where it cannot be built. Otherwise it is built where
-that is possible.
+`APISIX_RUNNER_PURE` decides: ``1`` builds without, ``0`` fails where it cannot be compiled. Otherwise that is done
+where it is possible, wholly or not at all. What is compiled, and why so, is said in apisix/runner/compiled.py.
 """
 
 import os
+import runpy
 import sys
-from binascii import crc32
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
-SPEEDUPS = Path("apisix/runner/wire/_speedups.pyx")
 PURE = os.environ.get("APISIX_RUNNER_PURE", "")
+os.environ["APISIX_RUNNER_PURE"] = "1"  # nothing that was built before is loaded here
+compiled = runpy.run_path("apisix/runner/compiled.py")
+sources = [str(path.relative_to(Path.cwd())) for path in compiled["sources"]()]
 
-extensions = [
-    Extension(
-        "apisix.runner.wire._speedups",
-        [str(SPEEDUPS)],
-        define_macros=[("WIRE_SOURCE_CRC", f"{crc32(SPEEDUPS.read_bytes())}u")],  # codec.py compares it
-        optional=PURE != "0",
-    )
-]
+SPEEDUPS, *_ = sources
+DIRECTIVES = {"language_level": "3", "annotation_typing": False}  # types are those of the .pxd
+
+
+def extension(module: str, source: str) -> Extension:
+    """One compiled module."""
+    return Extension(f"{compiled['ROOM']}.{module}", [source], optional=PURE != "0")
+
+
+speedups = extension(compiled["SPEEDUPS"], SPEEDUPS)
+speedups.define_macros = [("SOURCE_CRC_AT_BUILD", f"{compiled['fingerprint'](compiled['sources']())}u")]
+speedups.depends = sources[1:]
+modules = [extension(module, source) for module, source in zip(compiled["MODULES"], sources[1::2], strict=True)]
+
+
+class AllOrNothing(build_ext):
+    """Leaves nothing behind where something could not be compiled."""
+
+    def finalize_options(self) -> None:
+        """Set what is not asked for on the command line."""
+        super().finalize_options()
+        self.cython_c_in_temp = True
+        self.cython_directives = DIRECTIVES
+        self.parallel = self.parallel or os.cpu_count()
+
+    def run(self) -> None:
+        """Build."""
+        if self.inplace:  # what could not be built again would be left there
+            self._remove()
+        super().run()
+        if not all(path.exists() for path in self._built()):
+            self.warn("the compiled modules are left out: not all of them could be built")
+            self._remove()
+
+    def _built(self) -> list[Path]:
+        return [Path(self.get_ext_fullpath(one.name)) for one in self.extensions]
+
+    def _remove(self) -> None:
+        for path in self._built():
+            path.unlink(missing_ok=True)
+
+
 wanted = PURE != "1" and sys.implementation.name == "cpython"
 
-setup(ext_modules=extensions if wanted else [], options={"build_ext": {"cython_c_in_temp": True}})
+setup(
+    ext_modules=[speedups, *modules] if wanted else [],
+    cmdclass={"build_ext": AllOrNothing},
+)

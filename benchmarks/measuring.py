@@ -311,7 +311,7 @@ def floor(folder: Path) -> Server:
 
 def codec(python: str) -> str:
     """Which codec that interpreter's runner has: "compiled" or "pure"."""
-    return run([python, "-c", "from apisix.runner.wire.codec import CODEC; print(CODEC)"])
+    return run([python, "-c", "from apisix.runner.compiled import CODEC; print(CODEC)"])
 
 
 def ours(python: str = sys.executable, workers: int = 1) -> list[Kind]:

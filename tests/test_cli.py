@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from apisix.runner import __version__, cli, config
+from apisix.runner.compiled import CODEC
 from apisix.runner.config import Settings
-from apisix.runner.wire.codec import CODEC
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 

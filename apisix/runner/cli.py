@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from apisix.runner.wire.codec import CODEC, WHY_PURE
+        from apisix.runner.compiled import CODEC, WHY_PURE
 
         click.echo(f"apisix-runner {__version__}, codec: {CODEC}" + (f" ({WHY_PURE})" if WHY_PURE else ""))
         context.exit()

@@ -9,7 +9,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from apisix.runner.wire import codec as choice
+from apisix.runner import compiled as choice
 from apisix.runner.wire import pure
 from apisix.runner.wire.flatbuf import Pair
 from apisix.runner.wire.schema import InfoKind, Rewrite, Stop

@@ -10,9 +10,10 @@ Rules that live here:
 """
 
 import re
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping
-from typing import ClassVar, TypeVar, overload
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping
+from typing import ClassVar
 
+from apisix.runner.http.mapping import TextMapping
 from apisix.runner.wire.flatbuf import Pair
 
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
@@ -25,7 +26,6 @@ _MOST_KNOWN_NAMES = 1024
 SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "apikey", "x-auth-token"}
 """Headers whose values are never printed. The setting logging.redact adds to them."""
 
-T = TypeVar("T")
 FieldsLike = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
@@ -92,7 +92,7 @@ class _Items(ItemsView[str, str]):
         return iter(self._mapping._first_pairs())  # type: ignore[attr-defined]  # of the view's own class
 
 
-class Fields(MutableMapping[str, str]):
+class Fields(TextMapping):
     """What headers and arguments have in common.
 
     Args:
@@ -174,28 +174,11 @@ class Fields(MutableMapping[str, str]):
         value = self._values[self._key(name)]
         return value[0] if type(value) is tuple else value  # type: ignore[return-value]
 
-    @overload
-    def get(self, name: str, default: None = None) -> str | None: ...
-
-    @overload
-    def get(self, name: str, default: str) -> str: ...
-
-    @overload
-    def get(self, name: str, default: T) -> str | T: ...
-
-    def get(self, name: str, default: object = None) -> object:
-        """A name's first value, or the default where it has none.
-
-        Example:
-            >>> Args([("a", "1")]).get("b", "none")
-            'none'
-        """
+    def _find(self, name: str) -> str | None:
         if self._load is not None:
             self._read()
         value = self._values.get(self._key(name))
-        if value is None:
-            return default
-        return value[0] if type(value) is tuple else value
+        return value[0] if type(value) is tuple else value  # type: ignore[return-value]
 
     def __contains__(self, name: object) -> bool:
         if self._load is not None:
@@ -460,7 +443,9 @@ class Headers(Fields):
     __slots__ = ()
 
     _copies_headers = True
-    _key = staticmethod(str.lower)  # type: ignore[assignment]  # a call into C, and no bytes are taken for a name
+
+    def _key(self, name: str) -> str:
+        return str.lower(name)  # not name.lower(): no bytes are taken for a name
 
     def _check(self, name: str, value: str) -> str:
         key = _known_names.get(name) if type(name) is str else None

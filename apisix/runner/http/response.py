@@ -9,7 +9,7 @@ Rules that live here:
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from apisix.runner.http.fields import FieldsLike, Headers
@@ -44,6 +44,7 @@ class Response:
         "_call",
         "_upstream_body",
         "after",
+        "coroutine",
         "in_coroutine",
         "link",
         "new_status",
@@ -68,6 +69,7 @@ class Response:
         self.unread: set[str | InfoKind] | None = None  # as in the request
         self.in_coroutine = False
         self.plugin = ""
+        self.coroutine: Awaitable[Any] | None = None  # the plugin's, while it is awaited
         self.stopped = False
         self.after: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
         self.running: tuple[str, float | None, float] | None = None

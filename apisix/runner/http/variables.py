@@ -9,7 +9,7 @@ Rules that live here:
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -19,8 +19,6 @@ from apisix.runner.http.link import Link
 from apisix.runner.http.request import Request
 from apisix.runner.wire.flatbuf import Pair
 from apisix.runner.wire.messages import HTTPReqCallReq, encode_http_req_call_req
-
-T = TypeVar("T")
 
 _SENT = "the request was sent already: in the response phase it cannot be changed"
 
@@ -159,16 +157,15 @@ class _VariableHeaders(Headers):
         value = self._request._vars_asked((variable,), f"await request.read_var({variable!r})")[variable]
         return [] if value is None else [value]
 
-    def get(self, name: str, default: T | None = None) -> str | T | None:  # type: ignore[override]
-        """The header's value as the variable has it, or the default where it is not set."""
+    def _find(self, name: str) -> str | None:
         values = self.getall(name)
-        return values[0] if values else default
+        return values[0] if values else None
 
     def __getitem__(self, name: str) -> str:
-        values = self.getall(name)
-        if not values:
+        value = self._find(name)
+        if value is None:
             raise KeyError(name)
-        return values[0]
+        return value
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self.getall(name))

@@ -140,7 +140,8 @@ class Chain:
         response.plugin = step.name
         try:
             async with asyncio.timeout(step.timeout) as limit:
-                result = await step.run(request, response)
+                response.coroutine = step.run(request, response)
+                result = await response.coroutine
         except TimeoutError as cause:
             late = TimeoutError(f"it took longer than its timeout of {step.timeout:g} s") if limit.expired() else cause
             return step.failed(late)
@@ -153,6 +154,7 @@ class Chain:
             return step.failed(cause)
         finally:
             request.in_coroutine = response.in_coroutine = False
+            response.coroutine = None
             current_response.reset(token)
         return None if result is None else step.returned(result)
 

@@ -1,10 +1,9 @@
 """What can be wrong with plugins, each as one error that says where and what to do."""
 
 import traceback
-from pathlib import Path
 from types import TracebackType
 
-_RUNNER = str(Path(__file__).resolve().parent.parent)
+_RUNNER = "apisix.runner."
 
 
 class LoadError(Exception):
@@ -82,7 +81,7 @@ def own_traceback(cause: BaseException, file: str) -> str:
         entry = entry.tb_next
     if entry is None:
         entry = cause.__traceback__
-        while entry is not None and _file_of(entry).startswith(_RUNNER):
+        while entry is not None and entry.tb_frame.f_globals.get("__name__", "").startswith(_RUNNER):
             entry = entry.tb_next
     if entry is None:
         return "".join(traceback.format_exception_only(cause)).rstrip()

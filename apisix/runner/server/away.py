@@ -26,7 +26,7 @@ from apisix.runner.server.connection import Connection
 from apisix.runner.server.coroutines import LoopThread
 from apisix.runner.server.dispatch import Refused
 from apisix.runner.server.pool import Pool
-from apisix.runner.server.stacks import stack_of_task, stack_of_thread
+from apisix.runner.server.stacks import stack_of_coroutine, stack_of_thread
 
 log = logging.getLogger("apisix.runner.away")
 
@@ -320,7 +320,7 @@ def _send_last(connection: Connection, answer: bytes) -> None:
 def _stack_of(call: Call) -> str:
     files = {step.definition.origin for step in call.phase_chain.chain.steps}
     if call.task is not None and not call.thread:
-        return stack_of_task(call.task, files)
+        return stack_of_coroutine(call.response.coroutine, files)
     return stack_of_thread(call.thread, files)
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from apisix.runner import __version__
+from apisix.runner.compiled import CODEC
 from apisix.runner.metrics import text
 from apisix.runner.metrics.region import Family, Found, Kind, overflown, read
 from apisix.runner.metrics.totals import Totals
 from apisix.runner.server.board import Row
 from apisix.runner.server.endpoint import Page
 from apisix.runner.server.processes import Process, memory_of
-from apisix.runner.wire.codec import CODEC
 
 log = logging.getLogger("apisix.runner.metrics")
 

@@ -59,7 +59,7 @@ class RequestCall(Call):
             try:
                 self.request.check_body_length()
             except (GatewayError, WireError):  # as it will be where the plugin reads it
-                asks = tuple(ask for ask in asks if ask != _REQUEST_BODY)
+                asks = tuple([ask for ask in asks if ask != _REQUEST_BODY])
         return asks
 
     def variables_before(self) -> tuple[str, ...]:

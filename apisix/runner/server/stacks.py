@@ -1,10 +1,9 @@
-"""Stacks: where a thread or a task is right now, for the log.
+"""Stacks: where a thread or a coroutine is right now, for the log.
 
 Rules that live here: a stack begins in the first of the given files that occurs in it, since what is above is the
-runner's own and the same every time; of a task, what its coroutines await belongs to it.
+runner's own and the same every time; of a coroutine, what it awaits belongs to it.
 """
 
-import asyncio
 import sys
 import traceback
 from collections.abc import Collection
@@ -24,17 +23,17 @@ def stack_of_thread(ident: int, files: Collection[str]) -> str:
     return _shown(traceback.extract_stack(frame), files)
 
 
-def stack_of_task(task: "asyncio.Task[None]", files: Collection[str]) -> str:
-    """Where a task is. Arguments as `stack_of_thread`."""
+def stack_of_coroutine(coroutine: object, files: Collection[str]) -> str:
+    """Where a coroutine is; None for none. Arguments else as `stack_of_thread`."""
     stack: list[traceback.FrameSummary] = []
-    awaited: object = task.get_coro()
+    awaited = coroutine
     while awaited is not None:
         frame: FrameType | None = getattr(awaited, "cr_frame", None)
         if frame is None:
             break
         stack += traceback.extract_stack(frame, 1)
         awaited = getattr(awaited, "cr_await", None)
-    return _shown(stack, files)
+    return _shown(stack, files) if stack else "(waiting for the loop)"
 
 
 def _shown(stack: list[traceback.FrameSummary], files: Collection[str]) -> str:

@@ -24,11 +24,11 @@ from apisix.runner.wire.schema import METHODS, InfoKind, PrepareConfReq, Rewrite
 
 cdef extern from *:
     """
-    #ifndef WIRE_SOURCE_CRC
+    #ifndef SOURCE_CRC_AT_BUILD
     #error "build with setup.py: it says what this is built from"
     #endif
     """
-    const unsigned int WIRE_SOURCE_CRC
+    const unsigned int SOURCE_CRC_AT_BUILD
 
 cdef extern from "Python.h":
     bint PyLong_Check(object value)
@@ -42,7 +42,7 @@ cdef extern from "Python.h":
     bytes PyBytes_FromStringAndSize(const char *from_, Py_ssize_t size)
     int _PyBytes_Resize(PyObject **raw, Py_ssize_t size) except -1
 
-SOURCE_CRC = WIRE_SOURCE_CRC
+SOURCE_CRC = SOURCE_CRC_AT_BUILD
 """CRC-32 of the source that this was built from."""
 
 __all__ = [

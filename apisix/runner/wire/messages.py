@@ -1,12 +1,12 @@
 """Messages: the schema's values, and the codec that reads and writes them.
 
 What each name does stands where it is written: values in `schema`, the codec in `pure`, and its hot part once more,
-compiled, in `_speedups`. Both say the same of every frame; which one runs is settled in `codec`.
+compiled, in `_speedups`. Both say the same of every frame; which one runs is settled in `apisix.runner.compiled`.
 """
 
 from typing import TYPE_CHECKING
 
-from apisix.runner.wire.codec import CODEC
+from apisix.runner.compiled import CODEC
 from apisix.runner.wire.pure import (
     HTTPReqCallReq,
     HTTPRespCallReq,

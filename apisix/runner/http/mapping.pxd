@@ -1,0 +1,2 @@
+cdef class TextMapping:
+    cpdef object _find(self, object name)
