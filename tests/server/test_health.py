@@ -15,7 +15,7 @@ from apisix.runner.server.health_check import check
 from tests.server.connections import SECONDS, error_of, stop_of
 from tests.server.processes import PROJECT, Runner, Start
 from tests.server.scraped import METRICS, Samples, scrape
-from tests.server.test_workers import status
+from tests.server.test_workers import status, wait_until
 
 PLUGINS = """
 class Passes(Base):
@@ -59,6 +59,16 @@ def test_it_leaves_no_conf_no_count_and_no_line(runner: Runner) -> None:
     assert status(runner).workers[0].confs == 0
     runner.catch_up()
     assert len(runner.log) == lines + 1  # that of catching up
+
+
+def test_it_is_no_call_that_was_served(start: Start) -> None:
+    runner = start(PLUGINS)
+    for _ in range(3):
+        assert check(runner.path, SECONDS).problem == ""
+    with runner.connect() as gateway:
+        gateway.call(gateway.prepare(("passes", "")))
+        wait_until(lambda: status(runner).workers[0].served > 0)
+    assert status(runner).workers[0].served == 1
 
 
 def test_a_runner_whose_threads_all_wait_is_healthy(start: Start) -> None:

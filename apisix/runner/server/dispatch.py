@@ -64,6 +64,11 @@ class Unprepared(Exception):
         self.token = token
         self.failed_answer = failed_answer
 
+    @property
+    def is_check(self) -> bool:
+        """Whether it is a check of health, which is nobody's call."""
+        return self.token == health.TOKEN
+
     def give_up(self, problem: str) -> bytes:
         """The answer when its conf cannot be had in time."""
         log.error("conf token %d: restoring it %s", self.token, problem)
@@ -147,7 +152,7 @@ class Dispatcher:
         Raises:
             Refused: the conf is gone, or its plugins reject it now.
         """
-        if unprepared.token == health.TOKEN:
+        if unprepared.is_check:
             return self._checked(connection, frame)
         try:
             if self._confs.restore(unprepared.token):

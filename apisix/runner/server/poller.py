@@ -327,6 +327,8 @@ class Poller:
             self._refuse(connection, refused)
             return True
         except Unprepared as unprepared:
+            if unprepared.is_check:
+                self._served -= 1
             self._detach(connection)
             self._away.prepare(
                 connection,
