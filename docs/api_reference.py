@@ -14,6 +14,7 @@ from apisix.runner.http.fields import Args, Headers  # noqa: E402
 from apisix.runner.http.link import GatewayError, WrongColour  # noqa: E402
 from apisix.runner.http.request import Request  # noqa: E402
 from apisix.runner.http.response import Response  # noqa: E402
+from apisix.runner.metrics import Counter, Gauge, Histogram  # noqa: E402
 from apisix.runner.plugin.base import Base  # noqa: E402
 from apisix.runner.plugin.errors import ConfError, LoadError  # noqa: E402
 from apisix.runner.testing import (  # noqa: E402
@@ -54,6 +55,11 @@ ENTRIES = {
         Entry(GatewayError),
         Entry(WrongColour),
     ],
+    "Metrics of plugins": [
+        Entry(Counter, "labels inc value", is_made_by_users=True),
+        Entry(Gauge, "labels set inc dec value", is_made_by_users=True),
+        Entry(Histogram, "labels observe time count sum", is_made_by_users=True),
+    ],
     "For their tests": [
         Entry(PluginClient, "get post request respond close", is_made_by_users=True),
         Entry(RequestResult, "text json"),
@@ -84,12 +90,12 @@ def _entry(entry: Entry) -> Iterator[str]:
     name = thing.__name__
     yield f"### {name}\n"
     if isinstance(thing, type):
-        yield f"`from {thing.__module__} import {name}`\n"
+        yield f"`from {_module(thing)} import {name}`\n"
         if entry.is_made_by_users:
             yield f"`{name}{_signature(thing)}`\n"
         yield _markdown(thing, leave_out=() if entry.is_made_by_users else ("Args",))
     else:
-        yield f"`from {thing.__module__} import {name}`\n\n`{name}{_signature(thing)}`\n"
+        yield f"`from {_module(thing)} import {name}`\n\n`{name}{_signature(thing)}`\n"
         yield _markdown(thing)
     for member in entry.members.split():
         value = inspect.getattr_static(thing, member)
@@ -104,11 +110,17 @@ def _entry(entry: Entry) -> Iterator[str]:
         yield _markdown(value)
 
 
+def _module(thing: type | Callable[..., object]) -> str:
+    """Where its users import it from: the package, if that exports it."""
+    package = thing.__module__.rpartition(".")[0]
+    return package if thing.__name__ in getattr(sys.modules[package], "__all__", ()) else thing.__module__
+
+
 def _signature(function: Callable[..., object]) -> str:
     signature = inspect.signature(function)
     parameters = [one for one in signature.parameters.values() if one.name != "self"]
     text = str(signature.replace(parameters=parameters)).replace("'", "") if parameters else str(signature)
-    text = text.replace("(self)", "()")
+    text = text.replace("(self)", "()").replace(" -> ~S", "")
     return re.sub(r"(?<![\w.\"])(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", text)
 
 

@@ -11,6 +11,7 @@ from apisix.plugins.stop import Stop
 from apisix.runner.http.fields import Args, Headers
 from apisix.runner.http.request import Request
 from apisix.runner.http.response import Response
+from apisix.runner.metrics import Counter
 from apisix.runner.plugin.base import Base
 from apisix.runner.testing import LiveGateway, PluginClient, plugin_route
 from tests.doc_pages import PROJECT, Block, blocks, name
@@ -43,15 +44,15 @@ class Hardened(Base):
         response.headers.pop("X-Powered-By", None)
 
 
+NAMES = (Args, Base, Counter, Hardened, Headers, LiveGateway, NeedsToken, PluginClient, Request, Response, Stop)
+
+
 class Example(Base):
     """Runs an example where plugins run."""
 
     def filter(self, request: Request, response: Response) -> None:
         text, place = self.config
-        names: dict[str, Any] = {
-            thing.__name__: thing
-            for thing in (Args, Base, Hardened, Headers, LiveGateway, NeedsToken, PluginClient, Request, Response, Stop)
-        }
+        names: dict[str, Any] = {thing.__name__: thing for thing in NAMES}
         names |= {"self": self, "request": request, "response": response, "plugin_route": plugin_route}
         names["client"] = PluginClient(NeedsToken, conf={"token": "t"})
         test = doctest.DocTestParser().get_doctest(text, names, place, None, 0)

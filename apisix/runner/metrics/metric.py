@@ -195,6 +195,9 @@ class _Metric(Generic[S]):
         Args:
             values: one for each label.
 
+        Returns:
+            The series: it counts as the metric itself does where there are no labels.
+
         Raises:
             ValueError: labels are missing, or there are others.
         """
@@ -256,7 +259,14 @@ class Counter(_Metric[CounterSeries]):
         super().__init__(name, help, labels)
 
     def inc(self, amount: float = 1.0) -> None:
-        """Count, where there are no labels. As `CounterSeries.inc`."""
+        """Count, where there are no labels.
+
+        Args:
+            amount: 0 or more.
+
+        Raises:
+            ValueError: the amount is negative.
+        """
         self.labels().inc(amount)
 
     @property
