@@ -9,7 +9,7 @@ STAMP := $(VENV)/.apisix-runner-$(firstword $(shell pwd -P | cksum))
 FUZZ_MUTATIONS ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev test lint docs fuzz bench bench-peers guard dist chaos lock clean
+.PHONY: help install dev test lint docs fuzz bench bench-peers guard dist chaos dashboard lock clean
 
 help:
 	@echo "make install   install the runner, ready to be started by APISIX"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-peers  the same beside other runners: GO_RUNNER=, JAVA_RUNNER=, OLD_PYTHON_RUNNER= (benchmarks/README.md)"
 	@echo "make guard     instructions of each call, compared with the baseline; needs valgrind"
 	@echo "make chaos     deaths, restarts, lack of everything and bad plugins under load: ten minutes, ends with a table"
+	@echo "make dashboard  the image of the Grafana dashboard in the documentation; needs chromium and prometheus"
 	@echo "make dist      a source distribution, a pure wheel, a compiled one for this platform, and a list of what is in them"
 	@echo "make lock      choose the newest dependencies, and write their hashes into requirements*.lock"
 	@echo "make clean     remove what the others made, .venv included"
@@ -76,6 +77,9 @@ guard: $(STAMP)-dev
 
 chaos: $(STAMP)-dev
 	$(RUN) -m pytest tests/chaos $(CHAOS)
+
+dashboard: $(STAMP)-dev
+	$(RUN) -m tests.deploy.dashboard
 
 dist: $(STAMP)-release
 	rm -rf dist

@@ -230,20 +230,35 @@ def _busy_seconds() -> float:
     return (user + nice + system + sum(interrupts)) / TICKS
 
 
-def measure(server: Server, traffic: Traffic, connections: int, seconds: float) -> Sample:
-    """One run of the load generator.
+def load_command(path: Path, traffic: Traffic, connections: int, seconds: float) -> list[str]:
+    """The command of the load generator.
+
+    Args:
+        path: the server's socket.
+        traffic: what is sent.
+        connections: that send it, each one call at a time.
+        seconds: for which they do.
 
     Raises:
-        Failure: the server closed, answered with an error, or not always the same.
+        Failure: it cannot be compiled.
     """
     command = [str(compiled("a6load"))]
     if traffic.extra_info is not None:
         command += ["-i", str(traffic.extra_info)]
     if traffic.tokens is not None:
         command += ["-t", str(traffic.tokens)]
+    command += [str(path), str(traffic.prepare), str(traffic.call), str(traffic.token_offset)]
+    return [*command, str(connections), str(seconds)]
+
+
+def measure(server: Server, traffic: Traffic, connections: int, seconds: float) -> Sample:
+    """One run of the load generator.
+
+    Raises:
+        Failure: the server closed, answered with an error, or not always the same.
+    """
     pids = server.pids()
-    command += [str(server.socket), str(traffic.prepare), str(traffic.call), str(traffic.token_offset)]
-    command += [str(connections), str(seconds), *map(str, pids)]
+    command = [*load_command(server.socket, traffic, connections, seconds), *map(str, pids)]
     server.forget_peak()
     own, busy, load = cpu_seconds(pids), _busy_seconds(), resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()

@@ -16,7 +16,8 @@ import pytest
 from apisix.runner.server.store import open_store
 from apisix.runner.wire.messages import encode_prepare_conf_req
 from tests.deploy import command_line
-from tests.deploy.conftest import DEPLOY, needed
+from tests.deploy.conftest import DEPLOY
+from tests.installed import needed
 from tests.server.connections import SECONDS, Connection
 from tests.server.processes import Log
 

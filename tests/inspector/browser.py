@@ -1,4 +1,4 @@
-"""A real browser and a running `apisix-runner dev`, for the tests of the inspector and for the documentation's images.
+"""A running `apisix-runner dev` and its page in a browser, for the tests of the inspector and for its images.
 
 The images: `python -m tests.inspector.browser` writes them into docs/images.
 """
@@ -6,7 +6,6 @@ The images: `python -m tests.inspector.browser` writes them into docs/images.
 import http.client
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,18 +15,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page
+
+from tests.browser import opened_page, running_browser
 
 HERE = Path(__file__).parent
 PROJECT = str(HERE.parent.parent)
 IMAGES = HERE.parent.parent / "docs" / "images"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-MILLISECONDS = 15_000
-expect.set_options(timeout=MILLISECONDS)
 ORDER = b'{"item": "cup", "count": 3}'
 
 
@@ -108,39 +102,13 @@ def running_dev(*more: str, plugins: Path = HERE / "plugins") -> Iterator[Dev]:
 
 
 @contextmanager
-def running_browser() -> Iterator[Browser]:
-    """Chromium, as the system has it."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
-@contextmanager
 def opened(
     browser: Browser, dev: Dev, width: int = 1280, scheme: Literal["light", "dark"] = "light", place: str = ""
 ) -> Iterator[Page]:
     """The page; whatever it logs as an error, or throws, fails the test."""
-    context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
-    context.set_default_timeout(MILLISECONDS)
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if _is_problem(message) else None)
-    page.goto(f"{dev.inspector}/{place}")
-    page.wait_for_selector("#state.live")
-    try:
+    with opened_page(browser, f"{dev.inspector}/{place}", width, scheme=scheme) as page:
+        page.wait_for_selector("#state.live")
         yield page
-    finally:
-        context.close()
-    assert not problems, problems
-
-
-def _is_problem(message: ConsoleMessage) -> bool:
-    """Not that the inspector has refused something (status 4xx), which the browser tells, too."""
-    return message.type == "error" and "responded with a status of 4" not in message.text
 
 
 def exchanges_to_look_at(dev: Dev) -> None:
