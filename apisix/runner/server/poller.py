@@ -169,9 +169,9 @@ class Poller:
         self._wake.set()
 
     def _begin_drain(self, hand_over: HandOver | None) -> None:
-        self._draining = True
         self._hand_over = hand_over
         self._entrance.close()
+        self._draining = True  # not before: while connections still come, the end of the last one there is no end
         log.info("draining: %d connections, %d open calls", len(self._connections), self.open_calls)
         self._hand_over_idle()
         self._share()  # not accepting any more, which says that the idle ones are handed over
@@ -491,8 +491,8 @@ class Poller:
             self._row.write(Row(os.getpid(), accepting, *numbers, time.monotonic(), self._away.busy_threads))
 
     def _attach(self, connection: Connection) -> None:
-        connection.registered = True
         self._epoll.register(connection.fd, READABLE)
+        connection.registered = True  # only now: the lead may take it out of the poll as soon as it reads this
 
     def _detach(self, connection: Connection) -> None:
         """Take a connection out of the poll: it belongs to its call."""
