@@ -198,6 +198,14 @@ class TestReplacement:
             assert [body_of(connection.call(token)) for _ in range(5)] == ["parent"] * 5
             assert connection.is_silent()
 
+    def test_a_second_death_does_not_put_off_the_start_that_is_due(self, start: Start) -> None:
+        runner = start(PLUGINS, "--workers", "2")
+        for number in (1, 2):
+            os.kill(runner.worker(number), signal.SIGKILL)
+        line = runner.log.wait_for("the next starts in", count=2)
+        assert float(line.rsplit("in ", 1)[1].removesuffix(" s")) <= 0.5
+        runner.worker(4)
+
 
 class TestRecycling:
     def test_after_max_requests_a_worker_is_replaced_and_no_call_is_lost(self, start: Start) -> None:

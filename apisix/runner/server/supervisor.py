@@ -274,15 +274,17 @@ class Supervisor:
         if self._ending or (process.retiring and not process.hung):
             return
         self._restarts += 1
-        lived = time.monotonic() - process.started
+        now = time.monotonic()
+        lived = now - process.started
         if process.ready and lived > LIVED_LONG_ENOUGH:
             self._pause, self._start_at = FIRST_PAUSE, 0.0
             log.error("worker %d ended (%s); it is replaced", process.pid, why)
         else:
-            pause = min(self._pause, MOST_PAUSE_SERVING) if process.ready else self._pause
-            self._start_at = time.monotonic() + pause
+            if now >= self._start_at:  # else one is due already, and starts no later for this one's death
+                self._start_at = now + (min(self._pause, MOST_PAUSE_SERVING) if process.ready else self._pause)
+                self._pause = min(self._pause * 2, MOST_PAUSE)
+            pause = round(self._start_at - now, 1)
             log.error("worker %d ended (%s) after %.1f s; the next starts in %g s", process.pid, why, lived, pause)
-            self._pause = min(self._pause * 2, MOST_PAUSE)
 
     # New code.
 
