@@ -35,7 +35,9 @@ def start() -> Iterator[Start]:
 
 def _told(runner: Runner) -> str:
     """What a runner has logged, for the report of a test that failed: without the lines that the load causes."""
-    lines = [line[:400] for line in runner.log.text().splitlines() if ": prepared for " not in line]
+    lines = [
+        line[:400] for line in runner.log.text().splitlines() if ": prepared for " not in line and line[:9] != "x" * 9
+    ]
     return "\n".join(lines[-200:])
 
 

@@ -76,7 +76,9 @@ def test_the_disk_is_full(start: Start, table: Table) -> None:
             assert body_of(connection.call(token, path="/full")).endswith(" /full")
         load.run_for(5)
     table.add("disk full", f"{what}, 200 confs of 2 KB; 2 workers", load)
-    assert not load.failures, load.failures
+    # Where all three tries prepare it at one worker and call the other, APISIX gives up too.
+    assert all("CONF_TOKEN_NOT_FOUND" in failure.text for failure in load.failures), load.failures
+    assert load.failed < 0.01 * load.sent, load.failures
     assert 1 <= len(runner.log.events("confs cannot be stored")) <= 2
 
 
