@@ -35,6 +35,11 @@ class Large(Base):
     def filter(self, request, response):
         bytearray(1 << 30)[::4096] = b"x" * (1 << 18)
 
+class Crash(Base):
+    def filter(self, request, response):
+        import ctypes
+        ctypes.string_at(0)
+
 class Leave(Base):
     def filter(self, request, response):
         os._exit(3)
@@ -142,6 +147,15 @@ class TestReplacement:
         os.kill(runner.worker(), signal.SIGKILL)
         assert "killed by SIGKILL" in runner.log.wait_for("ended (")
         runner.worker(2)
+
+    def test_a_worker_that_crashes_is_replaced_and_the_place_told(self, start: Start) -> None:
+        runner = start(PLUGINS)
+        with runner.connect() as connection:
+            connection.start_call(connection.prepare(("crash", "")))
+            assert connection.gets_closed()
+        assert "killed by SIGSEGV" in runner.log.wait_for("ended (")
+        runner.log.wait_for("Segmentation fault")
+        assert "plugins.py" in runner.log.wait_for("in filter")
 
     def test_that_the_kernel_killed_a_worker_for_want_of_memory_is_told(self, little_memory: tuple[str, ...]) -> None:
         with Runner(PLUGINS, prefix=little_memory) as runner, runner.wait_until_ready().connect() as connection:

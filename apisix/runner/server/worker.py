@@ -125,6 +125,7 @@ class Worker:
         signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)
+        faulthandler.enable()  # shows the stacks where an extension in C crashes
         faulthandler.register(SHOW_STACKS, all_threads=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
