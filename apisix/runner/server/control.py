@@ -113,6 +113,8 @@ class Control:
             return None
         try:
             command = known.recv(64).decode("ascii", "replace").strip()
+        except BlockingIOError:  # the event was of a file that had this number before
+            return None
         except OSError:
             command = ""
         self._poll.unregister(fd)
