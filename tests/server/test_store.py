@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from apisix.runner.server.store import MAGIC, Store, open_store, remove_unused
+from tests.server.connections import body_of
+from tests.server.processes import Start
 
 SOCKET = Path("/run/runner.sock")
+PLUGIN = """
+class Stops(Base):
+    def filter(self, request, response):
+        self.stop(200, "served")
+"""
 
 
 @pytest.fixture
@@ -175,3 +182,11 @@ def test_stores_of_other_sockets_go_when_no_runner_has_used_them_for_a_day(tmp_p
     used.sweep(3600)
     remove_unused(own)
     assert (own.folder.exists(), unused.folder.exists(), used.folder.exists()) == (True, False, True)
+
+
+def test_a_runner_that_can_write_no_file_serves(start: Start) -> None:
+    """As in a container whose root is read-only."""
+    runner = start(PLUGIN, prefix=("prlimit", "--fsize=0"))
+    with runner.connect() as gateway:
+        assert body_of(gateway.call(gateway.prepare(("stops", "")))) == "served"
+    runner.log.wait_for("confs cannot be stored in")

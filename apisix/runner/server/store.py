@@ -17,7 +17,6 @@ import logging
 import os
 import shutil
 import stat
-import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +25,8 @@ log = logging.getLogger("apisix.runner.store")
 MAGIC = b"apisix-runner conf 1\n"
 DIGEST_SIZE = 16
 UNUSED_SECONDS = 86400.0
-_PARENTS = (Path("/dev/shm"), Path(tempfile.gettempdir()))
+# Not tempfile.gettempdir(): where no file can be written, as in a container that is read-only, that raises.
+_PARENTS = (Path("/dev/shm"), Path(os.environ.get("TMPDIR") or "/tmp"))
 
 
 class Store:
