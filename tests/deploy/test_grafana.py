@@ -68,6 +68,7 @@ def test_values_have_their_units(dashboard: Page) -> None:
         ("p99", r"\d (µs|ms|s)$"),
         ("Failed", r"\d%$"),
         ("Requests a second", "req/s"),
+        ("Deaths of workers", "^1$"),
     ]:
         expect(panel(dashboard, title).locator("b")).to_have_text(re.compile(text))
 

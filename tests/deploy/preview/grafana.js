@@ -93,7 +93,8 @@ export function formatter(unit = "none") {
 const COLORS = {green: "#73bf69", red: "#f2495c", orange: "#ff9830", yellow: "#fade2a", blue: "#5794f2", text: "#ccccdc"};
 
 /** A value's text and colour, by the field's mappings and thresholds. */
-export function shown(value, {unit, mappings = [], thresholds}) {
+export function shown(value, {unit, decimals, mappings = [], thresholds}) {
+  value = decimals === undefined ? value : Number(value.toFixed(decimals));
   const mapping = mappings.find((one) => one.type === "value" && String(value) in one.options)?.options[String(value)];
   const threshold = thresholds?.steps.findLast((one) => one.value === null || value >= one.value);
   const name = mapping?.color ?? threshold?.color ?? "green";
