@@ -15,21 +15,18 @@ from setuptools.command.build_ext import build_ext
 PURE = os.environ.get("APISIX_RUNNER_PURE", "")
 os.environ["APISIX_RUNNER_PURE"] = "1"  # nothing that was built before is loaded here
 compiled = runpy.run_path("apisix/runner/compiled.py")
-sources = [str(path.relative_to(Path.cwd())) for path in compiled["sources"]()]
-
-SPEEDUPS, *_ = sources
+sources = [path.relative_to(Path.cwd()) for path in compiled["sources"]()]
 DIRECTIVES = {"language_level": "3", "annotation_typing": False}  # types are those of the .pxd
 
 
-def extension(module: str, source: str) -> Extension:
-    """One compiled module."""
-    return Extension(f"{compiled['ROOM']}.{module}", [source], optional=PURE != "0")
-
-
-speedups = extension(compiled["SPEEDUPS"], SPEEDUPS)
-speedups.define_macros = [("SOURCE_CRC_AT_BUILD", f"{compiled['fingerprint'](compiled['sources']())}u")]
-speedups.depends = sources[1:]
-modules = [extension(module, source) for module, source in zip(compiled["MODULES"], sources[1::2], strict=True)]
+names = compiled["WRITTEN_FOR_IT"] + compiled["MODULES"]
+files = [str(path) for path in sources if path.suffix != ".pxd"]
+modules = [
+    Extension(f"{compiled['ROOM']}.{name}", [file], extra_compile_args=["-g0"], optional=PURE != "0")
+    for name, file in zip(names, files, strict=True)
+]
+modules[0].define_macros = [("SOURCE_CRC_AT_BUILD", f"{compiled['fingerprint'](sources)}u")]
+modules[0].depends = [str(path) for path in sources]
 
 
 class AllOrNothing(build_ext):
@@ -62,6 +59,6 @@ class AllOrNothing(build_ext):
 wanted = PURE != "1" and sys.implementation.name == "cpython"
 
 setup(
-    ext_modules=[speedups, *modules] if wanted else [],
+    ext_modules=modules if wanted else [],
     cmdclass={"build_ext": AllOrNothing},
 )

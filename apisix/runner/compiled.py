@@ -1,8 +1,9 @@
 """Which of the runner's modules run compiled: all that can, or none.
 
 Rules that live here:
-- What a call passes through is compiled where the package is built with a C compiler: the codec's hot part, which is
-  written for that (wire/_speedups.pyx), and Python modules as they stand, with their types beside them (``.pxd``).
+- What a call passes through is compiled where the package is built with a C compiler: the hot part of the codec and two
+  calls into the kernel, which are written for that (``.pyx``), and Python modules as they stand, with their types
+  beside them (``.pxd``).
 - A module is never compiled without the others, since compiled classes know each other's layout.
 - What was built from another source than the one that lies here is not used, nor is anything if
   ``APISIX_RUNNER_PURE=1``. Then everything runs from source, and `WHY_PURE` says why.
@@ -21,23 +22,28 @@ from pathlib import Path
 from types import ModuleType
 
 ROOM = "apisix.runner"
-SPEEDUPS = "wire._speedups"
+WRITTEN_FOR_IT = ("wire._speedups", "server._io")
+"""Modules below `ROOM` that there are compiled only. The first says what all were built from."""
+
 MODULES = (
-    *("http.mapping", "http.fields", "http.request", "http.response", "http.answer"),
+    *("http.mapping", "http.fields", "http.request", "http.response", "http.answer", "http.variables"),
     "plugin.chain",
-    *("server.lanes", "server.early", "server.confs", "server.connection"),
-    *("server.call", "server.request_call", "server.dispatch", "server.poller"),
+    *("server.lanes", "server.early", "server.confs", "server.connection", "server.dispatch"),
+    *("server.call", "server.request_call", "server.response_call", "server.poller"),
 )
-"""Those that are Python without it, below `ROOM`."""
+"""Modules below `ROOM` that are Python otherwise."""
 
 _HERE = Path(__file__).resolve().parent
 
 
 def sources() -> list[Path]:
     """What the compiled modules are built from, in a fixed order."""
-    modules = [_HERE.joinpath(*module.split(".")) for module in MODULES]
-    speedups = _HERE.joinpath(*SPEEDUPS.split(".")).with_suffix(".pyx")
-    return [speedups, *(module.with_suffix(suffix) for module in modules for suffix in (".py", ".pxd"))]
+    written = [_source_of(module, ".pyx") for module in WRITTEN_FOR_IT]
+    return written + [_source_of(module, suffix) for module in MODULES for suffix in (".py", ".pxd")]
+
+
+def _source_of(module: str, suffix: str) -> Path:
+    return _HERE.joinpath(*module.split(".")).with_suffix(suffix)
 
 
 def fingerprint(files: Iterable[Path]) -> int:
@@ -52,7 +58,7 @@ def fingerprint(files: Iterable[Path]) -> int:
     return found
 
 
-def why_not_compiled(speedups: str = f"{ROOM}.{SPEEDUPS}", files: Sequence[Path] | None = None) -> str:
+def why_not_compiled(speedups: str = f"{ROOM}.{WRITTEN_FOR_IT[0]}", files: Sequence[Path] | None = None) -> str:
     """Why the compiled modules cannot be used, in a few words, or nothing if they can.
 
     Args:
@@ -69,7 +75,7 @@ def why_not_compiled(speedups: str = f"{ROOM}.{SPEEDUPS}", files: Sequence[Path]
         return f"the compiled one cannot be loaded: {' '.join(str(error).split())}"
     if built_from != expected:
         return "the compiled one was built from another source; install again where there is a C compiler"
-    missing = [file.stem for file in files if file.suffix == ".py" and not _is_built(file)]
+    missing = [file.stem for file in files if file.suffix != ".pxd" and not _is_built(file)]
     return f"the compiled {missing[0]} is missing; install again" if missing else ""
 
 
@@ -86,7 +92,7 @@ class _FromSource(MetaPathFinder):
         room, _, module = name.partition(f"{ROOM}.")
         if room or module not in MODULES:
             return None
-        return spec_from_file_location(name, _HERE.joinpath(*module.split(".")).with_suffix(".py"))
+        return spec_from_file_location(name, _source_of(module, ".py"))
 
 
 def _choose() -> str:

@@ -3,6 +3,7 @@
 cimport cython
 from apisix.runner.http.mapping cimport TextMapping
 
+cdef dict _known_names
 cpdef str check_header_name(object name)
 
 
@@ -26,9 +27,11 @@ cdef class Fields(TextMapping):
     cpdef list changes(self)
 
 
+@cython.freelist(8)
 cdef class Headers(Fields):
     pass
 
 
+@cython.freelist(8)
 cdef class Args(Fields):
     pass

@@ -451,7 +451,7 @@ class Headers(Fields):
         key = _known_names.get(name) if type(name) is str else None
         if key is None:
             key = check_header_name(name)
-        if type(value) is not str or not value.isascii() or "\n" in value or "\r" in value or "\0" in value:
+        if type(value) is not str or not (value.isascii() and value.isprintable()):
             check_header_value(name, value)
         return key
 

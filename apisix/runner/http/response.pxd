@@ -1,5 +1,7 @@
+cimport cython
 from apisix.runner.http.fields cimport Headers
 
+@cython.freelist(8)
 cdef class Response:
     cdef public object _call, link, _body, raw_body, _upstream_body, _asking, unread, plugin, coroutine, after, running
     cdef public Headers touched_headers

@@ -234,7 +234,7 @@ class Away:
     async def _send_rest(self, connection: Connection, rest: bytes) -> None:
         self._unsent += len(rest)
         try:
-            if self._unsent > self._most_unsent:
+            if self._unsent > max(self._most_unsent, len(rest)):  # one alone is always sent
                 log.error(
                     "closing a connection: answers that the gateway does not read hold %d bytes, "
                     "limits.pending_bytes is %d",

@@ -17,6 +17,9 @@ cdef class Call:
     cdef public Request request
     cdef public Response response
 
+    cdef object _begin(
+        self, Connection connection, object id, PreparedConf conf, PhaseChain phase_chain, double deadline, object contexts
+    )
     cpdef bytes answer(self)
     cpdef bytes failed_answer(self)
     @cython.locals(chain=Chain, answer=bytes, names=tuple)

@@ -82,6 +82,17 @@ class Call:
         deadline: float,
         contexts: Contexts,
     ) -> None:
+        self._begin(connection, id, conf, phase_chain, deadline, contexts)
+
+    def _begin(
+        self,
+        connection: Connection,
+        id: int,
+        conf: PreparedConf,
+        phase_chain: PhaseChain,
+        deadline: float,
+        contexts: Contexts,
+    ) -> None:
         self.connection = connection
         self.phase_chain = phase_chain
         self.contexts = contexts

@@ -9,7 +9,11 @@ Rules that live here:
 import socket
 from typing import TYPE_CHECKING
 
+from apisix.runner.compiled import CODEC
 from apisix.runner.wire.frame import FrameBuffer
+
+if CODEC == "compiled":
+    from apisix.runner.server._io import Channel
 
 if TYPE_CHECKING:
     from apisix.runner.server.early import Early
@@ -46,14 +50,15 @@ class Connection:
         early: the call that waits on it for what was asked before it runs.
     """
 
-    __slots__ = ("broken", "early", "fd", "pieces", "receive", "registered", "send", "sock")
+    __slots__ = ("_channel", "broken", "early", "fd", "pieces", "receive", "registered", "send", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
-        self.receive = sock.recv
-        self.send = sock.send
         self.fd = sock.fileno()
+        self._channel = Channel(self.fd) if CODEC == "compiled" else sock
+        self.receive = self._channel.recv
+        self.send = self._channel.send
         self.pieces: FrameBuffer | None = None
         self.broken = False
         self.registered = False
@@ -99,6 +104,7 @@ class Connection:
     def close(self) -> None:
         """Close the socket."""
         self.broken = True
+        self._channel.close()
         self.sock.close()
 
     def cut(self) -> None:

@@ -3,7 +3,7 @@ from apisix.runner.server.confs cimport PreparedConf
 from apisix.runner.server.connection cimport Connection
 
 cdef class Dispatcher:
-    cdef public object watch, _request_call, _response_call, _confs, _contexts, _version, _gateway
+    cdef public object watch, _request_call, _response_call, _confs, _find_conf, _contexts, _version, _gateway
     cdef public double timeout
 
     @cython.locals(conf=PreparedConf, kind=int)

@@ -98,6 +98,7 @@ class Dispatcher:
         self._request_call = self.watch.request_call
         self._response_call = self.watch.response_call
         self._confs = confs
+        self._find_conf = confs.get  # looked up once, not for each call
         self._contexts = contexts
         self.timeout = timeout
         self._version = version
@@ -119,14 +120,14 @@ class Dispatcher:
         try:
             if kind == HTTP_REQ_CALL:
                 message = HTTPReqCallReq(frame)
-                conf = self._confs.get(message.conf_token)
+                conf = self._find_conf(message.conf_token)
                 if conf is None:
                     raise self._unknown(message.conf_token, UNAVAILABLE)
                 conf.used = now
                 return self._request_call(connection, message, conf, now + self.timeout, self._contexts, self._version)
             if kind == HTTP_RESP_CALL:
                 response = HTTPRespCallReq(frame)
-                conf = self._confs.get(response.conf_token)
+                conf = self._find_conf(response.conf_token)
                 if conf is None or conf.outdated:
                     raise self._unknown(response.conf_token, failed_response(response.id))
                 if conf.failure is None:

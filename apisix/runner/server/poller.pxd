@@ -7,7 +7,7 @@ from apisix.runner.server.lanes cimport Lane
 
 cdef class Poller:
     cdef public Dispatcher _dispatcher
-    cdef public object _before_wait, _row, _epoll, _lead_lock, _early, _sentinel_call, _hand_over, _commands, _wake, _entrance, _away, drained, confs, housekeeping, _open_call, _ready
+    cdef public object _before_wait, _row, _epoll, _lead_lock, _early, _sentinel_call, _hand_over, _commands, _wake, _entrance, _away, drained, confs, housekeeping, _ready
     cdef public long _served, _lead_thread
     cdef public dict _connections
     cdef public list _slot

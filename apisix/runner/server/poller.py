@@ -23,6 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 
 from apisix.runner.server.asking import CHUNK as BODY_CHUNK
 from apisix.runner.server.away import FORKED_EXIT_CODE, Away
@@ -79,8 +80,7 @@ class Poller:
         row: OwnRow | None = None,
     ) -> None:
         self._dispatcher = dispatcher
-        self._open_call = dispatcher.open_call  # these two are looked up once, not for each call
-        self._before_wait = self._leave_lead
+        self._before_wait = self._leave_lead  # looked up once, not for each call
         self._row = row
         self._served = 0
         self._epoll = readiness()
@@ -270,7 +270,7 @@ class Poller:
                 self._close(connection)
                 return True
         if connection.pieces is None and len(data) >= HEADER_SIZE:
-            if len(data) == HEADER_SIZE + (data[1] << 16 | data[2] << 8 | data[3]):  # frame_length, without a call
+            if len(data) == 4 + (data[1] << 16 | data[2] << 8 | data[3]):  # frame_length, without a call
                 return self._handle(connection, data, slot)
         return self._serve_pieces(connection, data, slot)
 
@@ -319,10 +319,10 @@ class Poller:
                 partial(self._dispatcher.prepare, frame),
             )
             return True
-        now = time.monotonic()
+        now = monotonic()
         self._served += 1
         try:
-            call = self._open_call(connection, frame, now)
+            call = self._dispatcher.open_call(connection, frame, now)
         except Refused as refused:
             self._refuse(connection, refused)
             return True
@@ -346,7 +346,7 @@ class Poller:
     def _hear(self, connection: Connection, data: bytes, slot: list[Call]) -> bool:
         """Take what the gateway answers before a call runs. Returns False when the lead was lost meanwhile."""
         call = self._early.hear(connection, data)
-        return call is None or self._run(connection, call, slot, time.monotonic())
+        return call is None or self._run(connection, call, slot, monotonic())
 
     def _run(self, connection: Connection, call: Call, slot: list[Call], now: float) -> bool:
         """Run a call, or hand it out. Returns False when the lead was lost meanwhile."""
@@ -366,7 +366,7 @@ class Poller:
             self._away.answer(call, answer)
             return False
         lane.runs += 1
-        if time.monotonic() - now > QUICK_SECONDS:
+        if monotonic() - now > QUICK_SECONDS:
             lane.was_slow_inline()
         self._send(connection, answer)
         if call.response.after is not None:
@@ -435,7 +435,7 @@ class Poller:
             seen = running
             if quiet >= IDLE_AFTER or ticks % DEADLINE_TICKS == 0:
                 try:
-                    self._look_after(time.monotonic())
+                    self._look_after(monotonic())
                 except Exception:
                     log.exception("the sentinel's round failed: a mistake of the runner, please report it")
 
@@ -488,7 +488,7 @@ class Poller:
         if self._row is not None:
             numbers = len(self._connections), self.open_calls, self.confs(), self._away.stuck, self._served
             accepting = int(self._entrance.accepting)
-            self._row.write(Row(os.getpid(), accepting, *numbers, time.monotonic(), self._away.busy_threads))
+            self._row.write(Row(os.getpid(), accepting, *numbers, monotonic(), self._away.busy_threads))
 
     def _attach(self, connection: Connection) -> None:
         self._epoll.register(connection.fd, READABLE)

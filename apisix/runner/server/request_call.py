@@ -47,7 +47,7 @@ class RequestCall(Call):
         contexts: Contexts,
         version: Version | None,
     ) -> None:
-        Call.__init__(self, connection, message.id, conf, conf.request, deadline, contexts)  # quicker than super()
+        self._begin(connection, message.id, conf, conf.request, deadline, contexts)
         self.version = version
         self.response = Response(None, self)
         self.request = Request(message, self, conf.post_req)

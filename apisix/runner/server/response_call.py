@@ -58,7 +58,7 @@ class ResponseCall(Call):
         contexts: Contexts,
         gateway: "GatewayMemory",
     ) -> None:
-        super().__init__(connection, message.id, conf, conf.response, deadline, contexts)
+        self._begin(connection, message.id, conf, conf.response, deadline, contexts)
         self.gateway = gateway
         self.response = Response(message, self)
         self.request = ResponsePhaseRequest(message.id, self, message.conf_token)
@@ -71,7 +71,7 @@ class ResponseCall(Call):
         """Ask and wait, in the thread that runs the plugin."""
         self._check_may_ask()
         try:
-            results = super().ask(asks)
+            results = Call.ask(self, asks)
         except GatewayError as error:
             if self.connection.broken:
                 self.gateway.refused(error)
@@ -83,7 +83,7 @@ class ResponseCall(Call):
         """Ask and await, on the loop that runs the plugin."""
         self._check_may_ask()
         try:
-            results = await super().ask_async(asks)
+            results = await Call.ask_async(self, asks)
         except GatewayError as error:
             if self.connection.broken:
                 self.gateway.refused(error)
@@ -95,7 +95,7 @@ class ResponseCall(Call):
         """What is to be asked of the gateway before it runs, where it is known to answer in this phase."""
         if not self.gateway.has_answered:
             return ()
-        return tuple(ask for ask in self.phase_chain.habits.asks if ask.kind is not InfoKind.REQ_BODY)
+        return tuple([ask for ask in self.phase_chain.habits.asks if ask.kind is not InfoKind.REQ_BODY])
 
     def _check_may_ask(self) -> None:
         if not self.gateway.may_be_asked():
