@@ -151,7 +151,8 @@ def _changed_args(args: Args) -> list[Pair]:
         if values is None:
             changed.append((name, None))
         else:
-            changed.extend((name, value) for value in values)
+            for value in values:
+                changed.append((name, value))
     return changed
 
 

@@ -70,7 +70,7 @@ def check_text(text: str, what: str) -> None:
     Raises:
         ValueError: it holds half of a surrogate pair, as JSON with a lone ``\\ud83d`` gives.
     """
-    half = _is_no_text(text)
+    half = None if text.isascii() else _is_no_text(text)
     if half is not None:
         raise ValueError(f"{what} cannot hold U+{ord(half[0]):04X}: that is half of a character, and no text")
 
@@ -451,7 +451,7 @@ class Headers(Fields):
         key = _known_names.get(name) if type(name) is str else None
         if key is None:
             key = check_header_name(name)
-        if type(value) is not str or not (value.isascii() and value.isprintable()):
+        if type(value) is not str or not value.isascii() or "\n" in value or "\r" in value or "\0" in value:
             check_header_value(name, value)
         return key
 

@@ -380,8 +380,10 @@ def decode_extra_info_resp(bytes frame not None):
 
 # Writing. How messages are laid out is said in flatbuf_writer.py; here it is done to one piece of bytes that grows.
 
+cdef enum:
+    FIRST_ROOM = 1000
+
 cdef int64_t _LARGEST = 4 + MAX_BODY
-cdef int64_t _FIRST_ROOM = 1024
 cdef object _Stop = Stop
 cdef object _Rewrite = Rewrite
 cdef object _VAR = InfoKind.VAR
@@ -395,14 +397,17 @@ cdef uint32_t _HTTP_RESP_CALL = FrameType.HTTP_RESP_CALL
 @cython.final
 @cython.freelist(8)
 cdef class Frame:
-    """A frame that grows at its end."""
+    """A frame that grows at its end: in itself first, where most frames end."""
 
-    cdef PyObject *raw  # bytes that nobody else has
-    cdef uint8_t *data  # theirs
+    cdef uint8_t first[FIRST_ROOM]
+    cdef PyObject *raw  # bytes that nobody else has, once it has outgrown that
+    cdef uint8_t *data  # where it is
     cdef int64_t room
     cdef int64_t used
 
     def __cinit__(self):
+        self.data = self.first
+        self.room = FIRST_ROOM
         self.add(8)  # the header, and where the root table is: right behind
         self.put(4, 4, 4)
 
@@ -420,12 +425,13 @@ cdef class Frame:
         return at
 
     cdef int grow(self, int64_t size) except -1:
-        cdef int64_t room = max(_FIRST_ROOM, 2 * self.room + size)
+        cdef int64_t room = 2 * self.room + size
         self.room = 0
         if self.raw:
             _PyBytes_Resize(&self.raw, room)
         else:
             self.raw = PyBytes_New(NULL, room)
+            memcpy(PyBytes_AS_STRING(self.raw), self.first, self.used)
         self.data = <uint8_t *>PyBytes_AS_STRING(self.raw)
         self.room = room
         return 0
@@ -450,6 +456,8 @@ cdef class Frame:
         cdef int64_t length = self.used - 4
         self.put(0, type | (length >> 16 & 0xFF) << 8 | (length >> 8 & 0xFF) << 16 | (length & 0xFF) << 24, 4)
         self.used = self.room = 0
+        if not self.raw:
+            return PyBytes_FromStringAndSize(<const char *>self.first, 4 + length)
         _PyBytes_Resize(&self.raw, 4 + length)
         return <bytes>self.raw
 
