@@ -115,17 +115,20 @@ def test_apisix_is_killed_whole(tmp_path: Path, table: Table) -> None:
 
 def test_a_worker_is_stopped_and_goes_on(start: Start, table: Table) -> None:
     runner = start(PLUGINS, *TWO)
+    longest = 0.0
     with Load(runner.path) as load:
         for _ in range(5):
             load.run_for(SETTLED)
             worker = ready_workers(runner.path)[0].pid
+            stopped = time.monotonic()
             os.kill(worker, signal.SIGSTOP)
             load.run_for(1)
             os.kill(worker, signal.SIGCONT)
+            longest = max(longest, time.monotonic() - stopped)
         load.run_for(SETTLED)
     table.add("SIGSTOP of a worker", "SIGCONT after 1 s, 5 times", load)
     assert not load.failures, load.failures
-    assert load.worst < 1500
+    assert load.worst < longest * 1000 + 500
 
 
 def test_a_worker_is_stopped_for_good(start: Start, table: Table) -> None:
