@@ -61,16 +61,22 @@ def status(runner: Runner) -> Status:
 
 
 def limited_group(megabytes: int) -> Path | None:
-    """A new control group with so much memory; None without the right to make one."""
-    for controller, limit in (("memory/", "memory.limit_in_bytes"), ("", "memory.max")):
+    """A new control group with so much memory and no swap; None without the right to make one."""
+    memory = str(megabytes << 20)
+    for controller, limit, swap in (
+        ("memory/", "memory.limit_in_bytes", ("memory.memsw.limit_in_bytes", memory)),
+        ("", "memory.max", ("memory.swap.max", "0")),
+    ):
         group = Path(f"/sys/fs/cgroup/{controller}runner-{os.getpid()}")
         with contextlib.suppress(OSError):
             group.mkdir()
-            try:
-                (group / limit).write_text(str(megabytes << 20))
-                return group
-            except OSError:
+            if not (group / limit).exists():
                 group.rmdir()
+                continue
+            (group / limit).write_text(memory)
+            with contextlib.suppress(OSError):  # where there is swap
+                (group / swap[0]).write_text(swap[1])
+            return group
     return None
 
 
