@@ -35,8 +35,8 @@ def unit(name: str, section: str) -> dict[str, str]:
     return dict(parser[section])
 
 
-def start_command() -> list[str]:
-    return shlex.split(unit("apisix-runner.service", "Service")["ExecStart"])
+def command_of(key: str) -> list[str]:
+    return shlex.split(unit("apisix-runner.service", "Service")[key])
 
 
 @pytest.fixture
@@ -67,8 +67,9 @@ def test_the_user_can_be_made() -> None:
     assert unit("apisix-runner.service", "Service")["User"] in done.stdout + done.stderr
 
 
-def test_the_command_is_a_command_and_names_the_socket_of_the_other_unit() -> None:
-    program, *words = start_command()
+@pytest.mark.parametrize("key", ["ExecStart", "ExecReload"])
+def test_its_commands_are_commands_and_name_the_socket_of_the_other_unit(key: str) -> None:
+    program, *words = command_of(key)
     assert program == PROGRAM
     path = unit("apisix-runner.socket", "Socket")["ListenStream"]
     assert command_line.check(words).params["socket_file"] == path
@@ -78,7 +79,7 @@ def test_the_command_is_a_command_and_names_the_socket_of_the_other_unit() -> No
 def activated(tmp_path: Path) -> Iterator[Path]:
     """The runner behind a socket that systemd's own program listens on, with the unit's flags."""
     path = tmp_path / "runner.sock"
-    words = start_command()[1:]
+    words = command_of("ExecStart")[1:]
     words[words.index("--socket") + 1] = str(path)
     me = ["--socket-allow-users", getpass.getuser(), "--workers", "1"]
     activate = [needed("systemd-socket-activate"), f"--listen={path}"]
