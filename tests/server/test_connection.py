@@ -1,5 +1,6 @@
 """A connection: frames from pieces, and answers that may not fit at once."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -72,3 +73,41 @@ def test_a_connection_that_is_cut_ends_for_who_waits_on_it_and_keeps_its_number(
     connection.cut()
     connection.close()
     connection.cut()
+
+
+def test_what_is_not_there_is_not_waited_for(pair: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = pair
+    with pytest.raises(BlockingIOError):
+        connection.receive(10)
+    theirs.send(b"there")
+    assert (connection.receive(3), connection.receive(10)) == (b"the", b"re")
+
+
+def test_what_does_not_fit_is_not_waited_for(pair: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = pair
+    sent = connection.send(bytes(1 << 24))
+    assert 0 < sent < 1 << 24
+    with pytest.raises(BlockingIOError):
+        connection.send(bytes(1 << 24))
+    assert theirs.recv(1) == b"\0"
+
+
+def test_a_peer_that_is_gone_is_an_error_or_the_end(pair: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = pair
+    theirs.close()
+    with pytest.raises(OSError, match="Broken pipe"):
+        connection.send(b"x")
+    assert connection.receive(10) == b""
+
+
+def test_the_number_of_a_connection_that_is_closed_is_not_used(pair: tuple[Connection, socket.socket]) -> None:
+    connection, _ = pair
+    other, sender = socket.socketpair()
+    with other, sender:
+        sender.send(b"not for it")
+        connection.close()
+        os.dup2(other.fileno(), connection.fd)
+        for use in (lambda: connection.receive(10), lambda: connection.send(b"x")):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                use()
+        os.close(connection.fd)

@@ -1,13 +1,15 @@
-"""A platform without epoll: poll does its work."""
+"""What can be read: told by epoll, compiled or not; on a platform without it, poll does its work."""
 
 import os
+import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from apisix.runner.server.readiness import READABLE, Polled, nonblocking_pipe
+from apisix.runner.compiled import why_not_compiled
+from apisix.runner.server.readiness import READABLE, Polled, Readiness, nonblocking_pipe, readiness
 from tests.server.connections import SECONDS, body_of
 from tests.server.load import Load
 from tests.server.processes import Start
@@ -29,9 +31,14 @@ class Asks(Base):
 WITHOUT = "import os, select\ndel select.epoll, os.eventfd\n"
 
 
-@pytest.fixture
-def polled() -> Iterator[Polled]:
-    one = Polled()
+def epolls() -> list[Callable[[], Readiness]]:
+    """Those that there are here."""
+    return [*([select.epoll] if hasattr(select, "epoll") else []), *([] if why_not_compiled() else [readiness])]
+
+
+@pytest.fixture(params=[Polled, *epolls()])
+def polled(request: pytest.FixtureRequest) -> Iterator[Readiness]:
+    one: Readiness = request.param()
     yield one
     one.close()
 
@@ -45,21 +52,21 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_what_can_be_read_is_told(polled: Polled, pipe: tuple[int, int]) -> None:
+def test_what_can_be_read_is_told(polled: Readiness, pipe: tuple[int, int]) -> None:
     polled.register(pipe[0], READABLE)
     assert polled.poll(0.0) == []
     os.write(pipe[1], b"x")
     assert polled.poll(SECONDS) == [(pipe[0], READABLE)]
 
 
-def test_what_is_not_registered_any_more_is_not_told(polled: Polled, pipe: tuple[int, int]) -> None:
+def test_what_is_not_registered_any_more_is_not_told(polled: Readiness, pipe: tuple[int, int]) -> None:
     polled.register(pipe[0])
     os.write(pipe[1], b"x")
     polled.unregister(pipe[0])
     assert polled.poll(0.0) == []
 
 
-def test_what_is_registered_while_one_waits_is_told(polled: Polled, pipe: tuple[int, int]) -> None:
+def test_what_is_registered_while_one_waits_is_told(polled: Readiness, pipe: tuple[int, int]) -> None:
     found: list[tuple[int, int]] = []
 
     def wait() -> None:
@@ -72,6 +79,31 @@ def test_what_is_registered_while_one_waits_is_told(polled: Polled, pipe: tuple[
     os.write(pipe[1], b"x")
     waiting.join(SECONDS)
     assert found == [(pipe[0], READABLE)]
+
+
+def test_more_than_fit_at_once_are_told_by_and_by(polled: Readiness) -> None:
+    pipes = [nonblocking_pipe() for _ in range(300)]
+    for end, other in pipes:
+        polled.register(end, READABLE)
+        os.write(other, b"x")
+    told: set[int] = set()
+    while len(told) < len(pipes):
+        for end, _ in polled.poll(0.0, 256):
+            told.add(end)
+            polled.unregister(end)
+    assert told == {end for end, _ in pipes}
+    for ends in pipes:
+        for end in ends:
+            os.close(end)
+
+
+def test_what_is_not_open_cannot_be_registered(polled: Readiness) -> None:
+    end, other = nonblocking_pipe()
+    os.close(end)
+    os.close(other)
+    if not isinstance(polled, Polled):  # poll notices when it looks
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            polled.register(end, READABLE)
 
 
 def test_a_runner_serves_without_epoll_and_says_so(start: Start, tmp_path: Path) -> None:

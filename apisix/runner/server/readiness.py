@@ -9,6 +9,11 @@ import os
 import select
 from typing import Protocol
 
+from apisix.runner.compiled import CODEC
+
+if CODEC == "compiled":
+    from apisix.runner.server._io import Epoll
+
 log = logging.getLogger("apisix.runner.readiness")
 
 READABLE = select.POLLIN  # the same number for epoll
@@ -96,7 +101,7 @@ class Polled:
 def readiness() -> Readiness:
     """The best that the platform has."""
     if hasattr(select, "epoll"):
-        return select.epoll()
+        return Epoll() if CODEC == "compiled" else select.epoll()
     log.warning("this platform has no epoll: poll does its work, at a cost that grows with the connections")
     return Polled()
 
