@@ -316,7 +316,7 @@ class TestControl:
             wait_until(lambda: status(runner).workers[0].served == 3)
             found = status(runner)
         assert found.pid == runner.pid
-        assert found.plugins == ["Fork", "Hang", "Leak", "Leave", "Who"]
+        assert found.plugins == ["Crash", "Fork", "Hang", "Large", "Leak", "Leave", "Who"]
         assert (found.generation, found.restarts) == (0, 0)
         assert found.workers[0].connections == 1
         assert found.workers[0].state == "ready"
