@@ -149,16 +149,17 @@ def under_load(runner: Runner, seconds: float) -> Iterator[None]:
 
 def _benchmark(runner: Runner, number: int, seconds: float) -> None:
     """One round: the benchmark's calls, and meanwhile such as fail."""
-    processes = [
-        subprocess.Popen(
+    processes = {
+        case: subprocess.Popen(
             load_command(runner.path, traffic(case), count + number % 3, seconds), stdout=subprocess.DEVNULL
         )
         for case, count in LOAD.items()
-    ]
-    while any(process.poll() is None for process in processes):
+    }
+    while any(process.poll() is None for process in processes.values()):
         _failures(runner)
         time.sleep(0.1)  # some, not as many as can be
-    assert [process.args for process in processes if process.returncode] == []
+    codes = {case: process.returncode for case, process in processes.items()}
+    assert codes == dict.fromkeys(LOAD, 0), runner.log.end()
 
 
 def _failures(runner: Runner) -> None:
