@@ -58,9 +58,9 @@ cdef class Channel:
         cdef ssize_t got
         if most < 0 or most > <Py_ssize_t>sizeof(_room):
             most = sizeof(_room)
+        self._check_open()
         while True:
-            errno = EBADF
-            got = c_recv(self._fd, _room, most, MSG_DONTWAIT) if self._fd >= 0 else -1
+            got = c_recv(self._fd, _room, most, MSG_DONTWAIT)
             if got >= 0:
                 return PyBytes_FromStringAndSize(_room, got)
             if errno != EINTR:
@@ -70,18 +70,19 @@ cdef class Channel:
     def send(self, bytes data not None):
         """As `socket.send`."""
         cdef ssize_t sent
+        self._check_open()
         while True:
-            errno = EBADF
-            sent = -1
-            if self._fd >= 0:
-                sent = c_send(
-                    self._fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL
-                )
+            sent = c_send(self._fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent >= 0:
                 return sent
             if errno != EINTR:
                 PyErr_SetFromErrno(OSError)
             PyErr_CheckSignals()
+
+    cdef inline int _check_open(self) except -1:
+        if self._fd < 0:
+            raise OSError(EBADF, "Bad file descriptor")
+        return 0
 
     def close(self):
         """Use the number no more."""
