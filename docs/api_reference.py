@@ -1,6 +1,7 @@
 """Writes api.md from the docstrings of what plugins and their tests use: `python docs/api_reference.py`."""
 
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 PAGE = Path(__file__).resolve().parent / "api.md"
 sys.path.insert(0, str(PAGE.parent.parent))
+os.environ["APISIX_RUNNER_PURE"] = "1"  # what is compiled does not tell its signatures
 
 from apisix.runner.http.fields import Args, Headers  # noqa: E402
 from apisix.runner.http.link import GatewayError, WrongColour  # noqa: E402
