@@ -22,7 +22,7 @@ DIRECTIVES = {"language_level": "3", "annotation_typing": False}  # types are th
 names = compiled["WRITTEN_FOR_IT"] + compiled["MODULES"]
 files = [str(path) for path in sources if path.suffix != ".pxd"]
 modules = [
-    Extension(f"{compiled['ROOM']}.{name}", [file], extra_compile_args=["-g0"], optional=PURE != "0")
+    Extension(f"{compiled['ROOM']}.{name}", [file], extra_compile_args=["-O2", "-g0"], optional=PURE != "0")
     for name, file in zip(names, files, strict=True)
 ]
 modules[0].define_macros = [("SOURCE_CRC_AT_BUILD", f"{compiled['fingerprint'](sources)}u")]
