@@ -7,7 +7,7 @@ Rules that live here:
 - A module is never compiled without the others, since compiled classes know each other's layout.
 - What was built from another source than the one that lies here is not used, nor is anything if
   ``APISIX_RUNNER_PURE=1``. Then everything runs from source, and `WHY_PURE` says why.
-- This is settled once, before the first of them is imported.
+- This is settled once, before the first of them is imported: their packages import this module.
 """
 
 import os
