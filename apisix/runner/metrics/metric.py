@@ -248,7 +248,7 @@ class Counter(_Metric[CounterSeries]):
         ValueError: a name is none, or is taken.
 
     Example:
-        >>> CHECKED = Counter("tokens_checked", "Tokens that were checked.", labels=("result",))
+        >>> CHECKED = Counter("tokens_checked", "Tokens that were checked, by result.", labels=("result",))
         >>> CHECKED.labels(result="good").inc()
     """
 

@@ -23,7 +23,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 
 from apisix.runner.server.asking import CHUNK as BODY_CHUNK
 from apisix.runner.server.away import FORKED_EXIT_CODE, Away
@@ -319,7 +318,7 @@ class Poller:
                 partial(self._dispatcher.prepare, frame),
             )
             return True
-        now = monotonic()
+        now = time.monotonic()
         self._served += 1
         try:
             call = self._dispatcher.open_call(connection, frame, now)
@@ -346,7 +345,7 @@ class Poller:
     def _hear(self, connection: Connection, data: bytes, slot: list[Call]) -> bool:
         """Take what the gateway answers before a call runs. Returns False when the lead was lost meanwhile."""
         call = self._early.hear(connection, data)
-        return call is None or self._run(connection, call, slot, monotonic())
+        return call is None or self._run(connection, call, slot, time.monotonic())
 
     def _run(self, connection: Connection, call: Call, slot: list[Call], now: float) -> bool:
         """Run a call, or hand it out. Returns False when the lead was lost meanwhile."""
@@ -366,7 +365,7 @@ class Poller:
             self._away.answer(call, answer)
             return False
         lane.runs += 1
-        if monotonic() - now > QUICK_SECONDS:
+        if time.monotonic() - now > QUICK_SECONDS:
             lane.was_slow_inline()
         self._send(connection, answer)
         if call.response.after is not None:
@@ -435,7 +434,7 @@ class Poller:
             seen = running
             if quiet >= IDLE_AFTER or ticks % DEADLINE_TICKS == 0:
                 try:
-                    self._look_after(monotonic())
+                    self._look_after(time.monotonic())
                 except Exception:
                     log.exception("the sentinel's round failed: a mistake of the runner, please report it")
 
@@ -488,7 +487,7 @@ class Poller:
         if self._row is not None:
             numbers = len(self._connections), self.open_calls, self.confs(), self._away.stuck, self._served
             accepting = int(self._entrance.accepting)
-            self._row.write(Row(os.getpid(), accepting, *numbers, monotonic(), self._away.busy_threads))
+            self._row.write(Row(os.getpid(), accepting, *numbers, time.monotonic(), self._away.busy_threads))
 
     def _attach(self, connection: Connection) -> None:
         self._epoll.register(connection.fd, READABLE)
