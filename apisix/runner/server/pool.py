@@ -83,9 +83,8 @@ class Pool:
         ident = threading.get_ident()
         with self._lock:
             self._members.add(ident)
+            self._free += 1
         while True:
-            with self._lock:
-                self._free += 1
             job = self._jobs.get()
             if job is not None:
                 try:
@@ -98,3 +97,4 @@ class Pool:
                     self._members.discard(ident)
                     self._threads -= 1
                     return
+                self._free += 1
