@@ -29,7 +29,7 @@ MODULES = (
     *("http.mapping", "http.fields", "http.request", "http.response", "http.answer", "http.variables"),
     "plugin.chain",
     *("server.lanes", "server.early", "server.confs", "server.connection", "server.dispatch"),
-    *("server.call", "server.request_call", "server.response_call", "server.poller"),
+    *("server.meter", "server.call", "server.request_call", "server.response_call", "server.poller"),
 )
 """Modules below `ROOM` that are Python otherwise."""
 

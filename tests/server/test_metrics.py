@@ -71,6 +71,13 @@ class Late(Base):
     async def filter(self, request, response):
         await asyncio.sleep(30)
 
+class StuckAsync(Base):
+    async def filter(self, request, response):
+        await self.stuck_here()
+
+    async def stuck_here(self):
+        await asyncio.sleep(30)
+
 class Sleeps(Base):
     blocking = True
     def filter(self, request, response):
@@ -193,6 +200,13 @@ class TestErrors:
             error_of(gateway.call(gateway.prepare(("sleeps", ""))))
             samples = scrape(runner)
         assert (errors(samples), calls(samples)) == ({"deadline": 1}, {"failed": 1})
+
+    def test_the_stack_of_a_coroutine_that_is_given_up_on_is_told_all_the_same(self, start: Start) -> None:
+        runner = start(PLUGINS, *METRICS, "--timeout", "0.2")
+        with runner.connect() as gateway:
+            gateway.start_call(gateway.prepare(("stuck_async", "")), id=1001)
+            error_of(gateway.receive())
+        assert "in stuck_here" in runner.log.event("request 1001")
 
     def test_frames_that_are_refused_are_counted_by_reason(self, runner: Runner, gateway: Connection) -> None:
         before = scrape(runner)

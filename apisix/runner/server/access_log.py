@@ -14,7 +14,7 @@ from apisix.runner.http.link import GatewayError
 from apisix.runner.plugin.chain import InThread
 from apisix.runner.plugin.registry import REQUEST, RESPONSE
 from apisix.runner.server.call import Call
-from apisix.runner.server.measuring import FAILED, STOPPED, outcome_of
+from apisix.runner.server.meter import FAILED, STOPPED
 from apisix.runner.server.watch import Watch
 from apisix.runner.wire.frame import WireError
 
@@ -37,28 +37,21 @@ def log_calls(watch: Watch, share: float, timeout: float) -> None:
 
 def _logged(base: type[C], phase: str, share: float, timeout: float) -> type[C]:
     class LoggedCall(base):  # type: ignore[valid-type, misc]
-        __slots__ = ("has_failed",)
+        __slots__ = ()
 
         def run(self) -> bytes:
-            self.has_failed = False
             answer: bytes = super().run()
             if self.ticket and random.random() < share:
-                tell(self, outcome_of(self, answer, phase))
+                tell(self, self.outcome(answer))
             return answer
 
         async def run_async(self, in_thread: InThread) -> bytes:
-            self.has_failed = False
             answer: bytes = b""
             try:
                 answer = await super().run_async(in_thread)
             finally:
                 if self.ticket and random.random() < share:
-                    tell(self, outcome_of(self, answer, phase))
-            return answer
-
-        def failed(self, error: BaseException) -> bytes:
-            self.has_failed = True
-            answer: bytes = super().failed(error)
+                    tell(self, self.outcome(answer))
             return answer
 
         def not_told(self, error: GatewayError) -> bytes:

@@ -10,8 +10,10 @@ Rules that live here:
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from apisix.runner.http.link import GatewayError
 from apisix.runner.http.request import Request
@@ -23,18 +25,21 @@ from apisix.runner.server.asking import ANSWERED, Asking, answered
 from apisix.runner.server.confs import PhaseChain, PreparedConf
 from apisix.runner.server.connection import Connection
 from apisix.runner.server.contexts import Contexts
+from apisix.runner.server.meter import FAILED, PASSED, REWRITTEN, STOPPED, Meter
 from apisix.runner.wire.frame import WireError
 from apisix.runner.wire.messages import (
     ErrorCode,
     ExtraInfoReq,
     InfoKind,
     encode_error,
+    encode_http_req_call_resp,
 )
 
 log = logging.getLogger("apisix.runner.call")
 
 BAD_REQUEST = encode_error(ErrorCode.BAD_REQUEST)
 UNAVAILABLE = encode_error(ErrorCode.SERVICE_UNAVAILABLE)
+_UNCHANGED = len(encode_http_req_call_resp(1, None))
 _new_asking = threading.Lock()
 
 
@@ -48,6 +53,9 @@ class Call:
         phase_chain: its chain and lane in this phase.
         deadline: when it is answered with an error, by time.monotonic().
         contexts: what plugins keep from the request phase for the response phase.
+
+    Attributes:
+        meter: counts it; None where nothing is measured.
     """
 
     __slots__ = (
@@ -60,13 +68,16 @@ class Call:
         "contexts",
         "deadline",
         "ended",
+        "has_failed",
         "id",
+        "meter",
         "phase_chain",
         "request",
         "response",
         "task",
         "thread",
         "ticket",
+        "told_seconds",
         "waited",
     )
 
@@ -104,6 +115,9 @@ class Call:
         self.task: asyncio.Task[None] | None = None
         self.ticket = [True]
         self.waited = False
+        self.has_failed = False
+        self.told_seconds = 0.0
+        self.meter: Meter | None = None
         self.asking: Asking | None = None
         self.asked_early: tuple[ExtraInfoReq, ...] = ()
         self.asked_late: tuple[ExtraInfoReq, ...] = ()
@@ -127,6 +141,9 @@ class Call:
 
     def run(self) -> bytes:
         """Run the chain in this thread. Returns the answer's frame; never raises."""
+        meter = self.meter
+        if meter is not None and self.before_wait is None:  # not on the thread that polls
+            meter.queued(self.deadline, self.told_seconds)
         try:
             chain = self.phase_chain.chain
             if chain.variables or self.conf.is_special:
@@ -149,10 +166,26 @@ class Call:
             self._tell_habits()
         if self.asking is not None:
             self.asking.end()
+        if meter is not None and self.ticket:  # else it was given up on, and counted
+            meter.ended(self.outcome(answer), self.deadline)
         return answer
 
-    async def run_async(self, in_thread: InThread) -> bytes:
+    def run_async(self, in_thread: InThread) -> Coroutine[Any, Any, bytes]:
         """Run the chain on the loop. Returns the answer's frame; raises only when the call is given up on."""
+        running = self._run_async(in_thread)
+        return running if self.meter is None else self._measured(running, self.meter)
+
+    async def _measured(self, running: Coroutine[Any, Any, bytes], meter: Meter) -> bytes:
+        meter.queued(self.deadline, self.told_seconds)
+        answer = b""
+        try:
+            answer = await running
+        finally:
+            if self.ticket:
+                meter.ended(self.outcome(answer), self.deadline)
+        return answer
+
+    async def _run_async(self, in_thread: InThread) -> bytes:
         try:
             self.check()
             chain = self.phase_chain.chain
@@ -177,6 +210,22 @@ class Call:
             await self.asking.end_async()
         return answer
 
+    def outcome(self, answer: bytes) -> str:
+        """What became of its request, one of OUTCOMES.
+
+        Args:
+            answer: its frame, empty where none was made.
+        """
+        if self.has_failed or not answer:
+            return FAILED
+        if self.response.stopped:
+            return STOPPED
+        return REWRITTEN if len(answer) > _UNCHANGED and self.has_changes() else PASSED
+
+    def has_changes(self) -> bool:
+        """Whether an answer that is not empty changes something."""
+        return True
+
     def early_asks(self) -> tuple[ExtraInfoReq, ...]:
         """What is to be asked of the gateway before it runs."""
         return self.phase_chain.habits.asks
@@ -190,6 +239,9 @@ class Call:
             seconds: how long that took.
         """
         self.asked_early = tuple(asks)
+        self.told_seconds = seconds
+        if self.meter is not None:
+            self.meter.waited(seconds)
         self.request.unread = self.response.unread = unread = set()
         for ask, result in zip(asks, results, strict=True):
             unread.add(ask.name or ask.kind)
@@ -200,6 +252,8 @@ class Call:
 
     def not_told(self, error: GatewayError) -> bytes:
         """The answer where that could not be had; logged."""
+        if self.meter is not None:
+            self.meter.ended(FAILED, self.deadline)
         names = ", ".join(repr(step.name) for step in self.phase_chain.chain.steps)
         return self.failed(GatewayError(f"before plugin {names} ran: {error}"))
 
@@ -235,6 +289,9 @@ class Call:
 
     def failed(self, error: BaseException) -> bytes:
         """Log a failure, and the answer that fails closed."""
+        self.has_failed = True
+        if self.meter is not None:
+            self.meter.failed(error)
         cause = error.cause if isinstance(error, PluginFailure) else error
         if isinstance(cause, WireError) and cause.offset:
             self.connection.broken = True
@@ -263,6 +320,8 @@ class Call:
 
     def given_up(self) -> None:
         """It was answered at its deadline, by another thread than its own."""
+        if self.meter is not None:
+            self.meter.given_up(self.deadline)
 
     def _log_failure(self, error: BaseException) -> None:
         """One line, with the plugin's own traceback where a plugin failed. Neither headers nor query are logged."""
@@ -283,6 +342,21 @@ class Call:
 
     def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         """Ask and wait, in the thread that runs the plugin."""
+        meter = self.meter
+        if meter is None:
+            return self._ask(asks)
+        started = time.monotonic()
+        try:
+            return self._ask(asks)
+        finally:
+            meter.waited(time.monotonic() - started)
+
+    def ask_async(self, asks: Sequence[ExtraInfoReq]) -> Coroutine[Any, Any, list[bytes | None]]:
+        """Ask and await, on the loop that runs the plugin."""
+        answers = self._ask_async(asks)
+        return answers if self.meter is None else self.meter.waiting(answers)
+
+    def _ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         if self.ended:
             raise answered()
         self.waited = True
@@ -292,8 +366,7 @@ class Call:
         self.asked_late += tuple(asks)
         return results
 
-    async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
-        """Ask and await, on the loop that runs the plugin."""
+    async def _ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         if self.ended:
             raise answered()
         results = await self._get_asking().ask_async(asks)

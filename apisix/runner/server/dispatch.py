@@ -97,6 +97,8 @@ class Dispatcher:
         self.watch = watch or Watch()
         self._request_call = self.watch.request_call
         self._response_call = self.watch.response_call
+        self._request_meter = self.watch.request_meter
+        self._response_meter = self.watch.response_meter
         self._confs = confs
         self._find_conf = confs.get  # looked up once, not for each call
         self._contexts = contexts
@@ -117,6 +119,7 @@ class Dispatcher:
             Unprepared: its conf is to be restored first.
         """
         kind = frame[0]
+        call: Call
         try:
             if kind == HTTP_REQ_CALL:
                 message = HTTPReqCallReq(frame)
@@ -124,7 +127,9 @@ class Dispatcher:
                 if conf is None:
                     raise self._unknown(message.conf_token, UNAVAILABLE)
                 conf.used = now
-                return self._request_call(connection, message, conf, now + self.timeout, self._contexts, self._version)
+                call = self._request_call(connection, message, conf, now + self.timeout, self._contexts, self._version)
+                call.meter = self._request_meter
+                return call
             if kind == HTTP_RESP_CALL:
                 response = HTTPRespCallReq(frame)
                 conf = self._find_conf(response.conf_token)
@@ -132,9 +137,11 @@ class Dispatcher:
                     raise self._unknown(response.conf_token, failed_response(response.id))
                 if conf.failure is None:
                     conf.used = now
-                return self._response_call(
+                call = self._response_call(
                     connection, response, conf, now + self.timeout, self._contexts, self._gateway
                 )
+                call.meter = self._response_meter
+                return call
         except WireError as error:
             answer = BAD_REQUEST if kind == HTTP_REQ_CALL else failed_response(0)
             raise Refused(answer, str(error)) from None

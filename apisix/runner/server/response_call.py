@@ -67,11 +67,16 @@ class ResponseCall(Call):
         """The method, where the answer may be to a HEAD request: that needs a body, see `response_parts`."""
         return ("request_method",) if self._wants_method() else ()
 
-    def ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
-        """Ask and wait, in the thread that runs the plugin."""
+    def has_changes(self) -> bool:
+        """Whether a plugin changed something of the upstream's response."""
+        response = self.response
+        headers = response.touched_headers
+        return bool(response.new_status) or response.raw_body is not None or (headers is not None and headers.changed)
+
+    def _ask(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         self._check_may_ask()
         try:
-            results = Call.ask(self, asks)
+            results = Call._ask(self, asks)
         except GatewayError as error:
             if self.connection.broken:
                 self.gateway.refused(error)
@@ -79,11 +84,10 @@ class ResponseCall(Call):
         self.gateway.answered()
         return results
 
-    async def ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
-        """Ask and await, on the loop that runs the plugin."""
+    async def _ask_async(self, asks: Sequence[ExtraInfoReq]) -> list[bytes | None]:
         self._check_may_ask()
         try:
-            results = await Call.ask_async(self, asks)
+            results = await Call._ask_async(self, asks)
         except GatewayError as error:
             if self.connection.broken:
                 self.gateway.refused(error)

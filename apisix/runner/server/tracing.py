@@ -33,7 +33,6 @@ from apisix.runner.plugin.errors import PluginFailure, told
 from apisix.runner.plugin.registry import REQUEST, RESPONSE, Definition
 from apisix.runner.server.call import Call
 from apisix.runner.server.confs import MakeStep
-from apisix.runner.server.measuring import outcome_of
 from apisix.runner.server.watch import Watch
 from apisix.runner.wire.frame import WireError
 
@@ -116,28 +115,26 @@ def _traced(base: type[C], phase: str) -> type[C]:
     base_run = base.run
 
     class TracedCall(base):  # type: ignore[valid-type, misc]
-        __slots__ = ("has_failed", "span", "trace_context")
+        __slots__ = ("span", "trace_context")
 
         def run(self) -> bytes:
-            self.has_failed = False
             parent = self.parent()
             if parent is None:
                 self.span = self.trace_context = None
                 return base_run(self)
             with started(self, parent) as span:
                 answer = base_run(self)
-                span.set_attribute("apisix.outcome", outcome_of(self, answer, phase))
+                span.set_attribute("apisix.outcome", self.outcome(answer))
                 return answer
 
         async def run_async(self, in_thread: InThread) -> bytes:
-            self.has_failed = False
             parent = await self.parent_async()
             if parent is None:
                 self.span = self.trace_context = None
                 return await self.run_base_async(in_thread)
             with started(self, parent) as span:
                 answer = await self.run_base_async(in_thread)
-                span.set_attribute("apisix.outcome", outcome_of(self, answer, phase))
+                span.set_attribute("apisix.outcome", self.outcome(answer))
                 return answer
 
         async def run_base_async(self, in_thread: InThread) -> bytes:
@@ -164,7 +161,6 @@ def _traced(base: type[C], phase: str) -> type[C]:
                 self.request.in_coroutine = False
 
         def failed(self, error: BaseException) -> bytes:
-            self.has_failed = True
             span = getattr(self, "span", None)
             if span is not None:
                 cause = error.cause if isinstance(error, PluginFailure) else error
