@@ -43,19 +43,15 @@ class AllOrNothing(build_ext):
 
     def run(self) -> None:
         """Build."""
-        if self.inplace:  # what could not be built again would be left there
-            self._remove()
+        if self.inplace:  # what is not built again would be found before its source
+            for path in Path("apisix").rglob("*.so"):
+                path.unlink()
         super().run()
-        if not all(path.exists() for path in self._built()):
+        built = [Path(self.get_ext_fullpath(one.name)) for one in self.extensions]
+        if not all(path.exists() for path in built):
             self.warn("the compiled modules are left out: not all of them could be built")
-            self._remove()
-
-    def _built(self) -> list[Path]:
-        return [Path(self.get_ext_fullpath(one.name)) for one in self.extensions]
-
-    def _remove(self) -> None:
-        for path in self._built():
-            path.unlink(missing_ok=True)
+            for path in built:
+                path.unlink(missing_ok=True)
 
 
 wanted = PURE != "1" and sys.implementation.name == "cpython"
