@@ -35,8 +35,8 @@ dev: $(STAMP)-install
 
 # Two at once, and about as long as each other: the first from source, with the rooms whose coverage counts; the second
 # compiled, where that was built. Rooms that a call passes through are in both.
-FROM_SOURCE := tests/wire tests/http tests/plugin tests/testing tests/gateway tests/inspector tests/test_config.py \
-	tests/test_logs.py tests/server/test_lead.py
+FROM_SOURCE := tests/wire tests/http tests/plugin tests/testing tests/gateway tests/inspector tests/deploy \
+	tests/test_config.py tests/test_logs.py tests/server/test_lead.py
 BOTH := tests/http tests/plugin tests/server/test_lead.py
 test: $(STAMP)-dev
 	@$(RUN) -m coverage erase
