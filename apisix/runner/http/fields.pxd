@@ -27,11 +27,9 @@ cdef class Fields(TextMapping):
     cpdef list changes(self)
 
 
-@cython.freelist(8)
 cdef class Headers(Fields):
     pass
 
 
-@cython.freelist(8)
 cdef class Args(Fields):
     pass

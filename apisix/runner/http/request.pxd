@@ -1,7 +1,6 @@
 cimport cython
 from apisix.runner.http.fields cimport Args, Headers
 
-@cython.freelist(8)
 cdef class RequestHeaders(Headers):
     pass
 

@@ -4,6 +4,5 @@ from apisix.runner.http.response cimport Response
 from apisix.runner.http.answer cimport stop_action, rewrite_action
 from apisix.runner.server.call cimport Call
 
-@cython.freelist(8)
 cdef class RequestCall(Call):
     cdef public object version
