@@ -164,7 +164,6 @@ UNMASKABLE = [
     ({"Content-Type": "text/plain; charset=x"}, 200, b"x", "its charset is neither"),
     ({"Content-Type": "text/plain; charset=\udcff"}, 200, b"x", "its charset is neither"),
     ({}, 200, b"a" * 60 + b"!", "that takes more than 50 ms"),
-    ({}, 200, b"4 " * 32_000, "that takes more than 50 ms"),
 ]
 
 
